@@ -1,0 +1,168 @@
+"""Labelling a shard: each structure in a process of its own, so that one that fails costs that structure."""
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from mlip_auto.config import Dft
+from mlip_auto.oracles import compute_settings_hash, describe_settings, get_code_version, make_calculator
+from mlip_auto.processes import die_with_parent
+from mlip_auto.store import Label, LabelStore
+
+Record = dict[str, Any]
+"""What happened to one structure: status, reason, seconds, cores, from_store, n_atoms."""
+
+
+class TooManyFailures(RuntimeError):
+    """More labels failed than `dft.max_failed_fraction` allows."""
+
+
+class MixedSettings(RuntimeError):
+    """Labels of two settings hashes in one training set."""
+
+
+@dataclass
+class LabelledShard:
+    labels: list[Atoms]
+    records: dict[str, Record]
+
+
+def label_structures(structures: Sequence[Atoms], dft: Dft, deadline: float | None = None) -> LabelledShard:
+    """Label `structures`, from the store where it has them.
+
+    Parameters
+    ----------
+    deadline
+        Seconds since the epoch; what is not labelled by then is `pending`.
+    """
+    settings_hash = compute_settings_hash(dft)
+    store = LabelStore(dft.store, settings_hash)
+    shard = LabelledShard(labels=[], records={})
+    for atoms in structures:
+        identifier = atoms.info["structure_id"]
+        record: Record = {"status": "completed", "reason": None, "from_store": True, "n_atoms": len(atoms)}
+        label = store.read(identifier, len(atoms))
+        if label is None:
+            record["from_store"] = False
+            outcome = _label_in_child(atoms, dft, deadline)
+            if isinstance(outcome, Label):
+                store.write(outcome)
+                label = outcome
+            else:
+                record["status"], record["reason"] = outcome
+        record["seconds"] = 0.0 if label is None else label.seconds
+        record["cores"] = dft.threads
+        shard.records[identifier] = record
+        if label is not None:
+            shard.labels.append(attach_label(atoms, label))
+    return shard
+
+
+def attach_label(atoms: Atoms, label: Label) -> Atoms:
+    """A copy of `atoms` that carries the label as ASE's extxyz does."""
+    labelled = atoms.copy()
+    labelled.calc = SinglePointCalculator(labelled, energy=label.energy, forces=np.array(label.forces))
+    labelled.info["settings_hash"] = label.settings_hash
+    labelled.info["code_version"] = label.code_version
+    return labelled
+
+
+def find_fault(energy: float, forces: np.ndarray, n_atoms: int, max_force: float) -> str | None:
+    """Why a label cannot be trusted; None when nothing is wrong with it."""
+    if forces.shape != (n_atoms, 3):
+        return f"forces have shape {forces.shape}, expected ({n_atoms}, 3)"
+    if not np.isfinite(energy) or not np.isfinite(forces).all():
+        return "energy or forces are not finite"
+    norms = np.linalg.norm(forces, axis=1)
+    if norms.max() > max_force:
+        return (
+            f"force of {norms.max():.1f} eV/Å on atom {norms.argmax()} is above dft.max_force ({max_force:g})"
+        )
+    return None
+
+
+def check_failures(records: dict[str, Record], max_failed_fraction: float) -> None:
+    """Raise TooManyFailures, with each reason, when too many labels of a generation failed."""
+    failed = {identifier: record for identifier, record in records.items() if record["status"] == "failed"}
+    if len(failed) > max_failed_fraction * len(records):
+        reasons = "\n".join(
+            f"  {identifier[:12]}: {record['reason']}" for identifier, record in failed.items()
+        )
+        raise TooManyFailures(
+            f"{len(failed)} of {len(records)} labels failed, dft.max_failed_fraction allows {max_failed_fraction:g}. "
+            f"The good labels are in the store. Reasons:\n{reasons}"
+        )
+
+
+def check_settings(labels: Sequence[Atoms], dft: Dft) -> None:
+    """Raise MixedSettings when a label was made with other settings than the config asks for now."""
+    wanted = compute_settings_hash(dft)
+    for atoms in labels:
+        found = atoms.info["settings_hash"]
+        if found != wanted:
+            raise MixedSettings(
+                f"label {atoms.info['structure_id'][:12]} of generation {atoms.info['generation']} was made with settings "
+                f"{found[:12]}, the config now asks for {wanted[:12]} ({describe_settings(dft)}). Labels of two settings "
+                "are not one data set: restore the old `dft` section, or start in a new folder (the store keeps both)."
+            )
+
+
+def _label_in_child(atoms: Atoms, dft: Dft, deadline: float | None) -> Label | tuple[str, str]:
+    """A label, or (status, reason). The child is killed at the deadline."""
+    if deadline is not None and time.time() >= deadline:
+        return "pending", "dft.max_wait was over before this structure's turn"
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_compute_label, args=(atoms, dft, sender))
+    child.start()
+    sender.close()
+    answered = receiver.poll(None if deadline is None else max(0.0, deadline - time.time()))
+    if not answered:
+        child.kill()
+        child.join()
+        return "pending", "still running when dft.max_wait was over"
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        child.join()
+        return "failed", f"{dft.code} ended without a label (exit code {child.exitcode})"
+    child.join()
+    return answer
+
+
+def _compute_label(atoms: Atoms, dft: Dft, sender: Connection) -> None:
+    """Run the oracle; every failure of it is an answer, with its message."""
+    die_with_parent()
+    started = time.perf_counter()
+    bare = atoms.copy()
+    try:
+        bare.calc = make_calculator(dft)
+        energy, forces = float(bare.get_potential_energy()), np.array(bare.get_forces())
+    except (
+        Exception
+    ) as error:  # a calculator may raise anything; whatever it is, it is this structure's recorded reason
+        sender.send(("failed", f"{type(error).__name__}: {error}"))
+        return
+    fault = find_fault(energy, forces, len(atoms), dft.max_force)
+    if fault is not None:
+        sender.send(("failed", fault))
+        return
+    sender.send(
+        Label(
+            structure_id=atoms.info["structure_id"],
+            settings_hash=compute_settings_hash(dft),
+            energy=energy,
+            forces=forces.tolist(),
+            seconds=round(time.perf_counter() - started, 3),
+            cores=dft.threads,
+            code_version=get_code_version(dft),
+            settings=describe_settings(dft),
+        )
+    )

@@ -1,0 +1,88 @@
+"""D-optimal selection: which candidates are worth a label."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from pyace import activelearning
+from pyace.basis import BBasisConfiguration
+
+from mlip_auto.ace import ActiveSet, compute_core_projections, compute_gamma
+from mlip_auto.structures import get_force_mask, structure_id
+
+
+@dataclass(frozen=True)
+class CurrentModel:
+    """What is known before this selection: the last fit, its active set and the structures it was trained on."""
+
+    generation: int
+    active_set: ActiveSet
+    training: Sequence[Atoms]
+
+
+def drop_duplicates(candidates: Sequence[Atoms], known_ids: set[str]) -> list[Atoms]:
+    """Candidates whose content id is neither known nor met before; `structure_id` is written into `atoms.info`."""
+    seen = set(known_ids)
+    unique = []
+    for atoms in candidates:
+        identifier = structure_id(atoms)
+        if identifier not in seen:
+            seen.add(identifier)
+            atoms.info["structure_id"] = identifier
+            unique.append(atoms)
+    return unique
+
+
+def select_structures(
+    candidates: Sequence[Atoms],
+    basis: BBasisConfiguration,
+    max_structures: int,
+    current: CurrentModel | None,
+    known_ids: set[str],
+) -> list[Atoms]:
+    """MaxVol over the core environments of the candidates together with those of the training set.
+
+    A candidate is chosen when one of its environments is a row of the joint active set; where more than `max_structures`
+    are, those that own most rows.
+
+    Parameters
+    ----------
+    basis
+        The last fitted potential, or the unfitted basis in generation 0: projections do not depend on coefficients.
+    current
+        None in generation 0.
+    known_ids
+        Content ids already labelled (in this campaign), refused or pending elsewhere.
+
+    Returns
+    -------
+    Chosen candidates, best first, with `structure_id`, `reason` and (from generation 1 on) `gamma` in `atoms.info`.
+    """
+    unique = drop_duplicates(candidates, known_ids)
+    if not unique:
+        return []
+    training = list(current.training) if current else []
+    projections, owners = compute_core_projections(basis, [*training, *unique])
+    _, active_owners = activelearning.compute_active_set(projections, owners)
+    chosen_rows = np.concatenate(list(active_owners.values())).astype(int)
+    rows = np.bincount(chosen_rows, minlength=len(training) + len(unique))[len(training) :]
+    gammas = [0.0] * len(unique)
+    if current:
+        grades = compute_gamma(basis, current.active_set, unique)
+        gammas = [
+            float(grade[get_force_mask(atoms)].max()) for grade, atoms in zip(grades, unique, strict=True)
+        ]
+
+    order = sorted(range(len(unique)), key=lambda i: (-rows[i], -gammas[i], i))
+    selected = []
+    for index in order[:max_structures]:
+        if rows[index] == 0:
+            break
+        atoms = unique[index]
+        atoms.info["reason"] = f"owns {rows[index]} of {len(chosen_rows)} rows of the joint active set"
+        if current:
+            atoms.info["gamma"] = gammas[index]
+            atoms.info["reason"] += f"; gamma {gammas[index]:.2f} against generation {current.generation}"
+        selected.append(atoms)
+    return selected

@@ -1,0 +1,108 @@
+"""The training set: what is fitted with which weight, and how good the fit is over the atoms that count."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from pyace.basis import BBasisConfiguration
+
+from mlip_auto.ace import predict
+from mlip_auto.structures import get_energy_weight, get_force_mask, is_held_out
+
+
+class NoTrainingData(ValueError):
+    """A training set that cannot be fitted."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Labels of all generations, split by content hash.
+
+    `reference_energies` (eV by element) are subtracted from each energy, in every generation the same ones.
+    """
+
+    train: list[Atoms]
+    held_out: list[Atoms]
+    reference_energies: dict[str, float]
+
+
+def split_labels(labels: Sequence[Atoms], held_out_fraction: float) -> tuple[list[Atoms], list[Atoms]]:
+    """Train and held-out labels: membership depends on the structure alone."""
+    train: list[Atoms] = []
+    held_out: list[Atoms] = []
+    for atoms in labels:
+        (held_out if is_held_out(atoms.info["structure_id"], held_out_fraction) else train).append(atoms)
+    return train, held_out
+
+
+def build_training_set(
+    labels_by_generation: Sequence[Sequence[Atoms]], held_out_fraction: float
+) -> TrainingSet:
+    """Split all labels; reference energies from generation 0 alone, so that they are fixed for the whole campaign."""
+    train, held_out = split_labels(
+        [atoms for labels in labels_by_generation for atoms in labels], held_out_fraction
+    )
+    if not any(get_energy_weight(atoms) > 0 for atoms in train):
+        raise NoTrainingData(
+            "no label of the training set carries an energy: generation 0 must hold periodic cells"
+        )
+    initial, _ = split_labels(labels_by_generation[0], held_out_fraction)
+    return TrainingSet(train, held_out, fit_reference_energies(initial))
+
+
+def fit_reference_energies(labels: Sequence[Atoms]) -> dict[str, float]:
+    """Energy per atom of each element (eV), by least squares over the compositions; minimum norm where they are alike."""
+    weighted = [atoms for atoms in labels if get_energy_weight(atoms) > 0]
+    elements = sorted({symbol for atoms in weighted for symbol in atoms.get_chemical_symbols()})
+    counts = np.array(
+        [[atoms.get_chemical_symbols().count(element) for element in elements] for atoms in weighted]
+    )
+    energies = np.array([atoms.get_potential_energy() for atoms in weighted])
+    sizes = counts.sum(axis=1, keepdims=True)
+    solution, *_ = np.linalg.lstsq(counts / sizes, energies / sizes[:, 0], rcond=None)
+    return {element: float(value) for element, value in zip(elements, solution, strict=True)}
+
+
+def sum_reference_energies(atoms: Atoms, reference_energies: dict[str, float]) -> float:
+    """Reference energy of a structure, eV."""
+    return sum(reference_energies[symbol] for symbol in atoms.get_chemical_symbols())
+
+
+def predict_labels(
+    basis: BBasisConfiguration, labels: Sequence[Atoms], reference_energies: dict[str, float]
+) -> list[Atoms]:
+    """Copies of the labels with `predicted_energy` (eV, on the scale of the oracle) and `predicted_forces` (eV/Å)."""
+    predictions = []
+    for atoms in labels:
+        energy, forces = predict(basis, atoms)
+        copy = atoms.copy()
+        copy.calc = atoms.calc
+        copy.info["predicted_energy"] = energy + sum_reference_energies(atoms, reference_energies)
+        copy.arrays["predicted_forces"] = forces
+        predictions.append(copy)
+    return predictions
+
+
+def compute_rmse(predictions: Sequence[Atoms]) -> dict[str, float] | None:
+    """RMSE over what counts: energies per atom (eV/atom) of structures with a weight, force components (eV/Å) of core atoms.
+
+    None when there is no structure; the energy is NaN-free: None where no structure has an energy weight.
+    """
+    if not predictions:
+        return None
+    energies = [
+        (atoms.info["predicted_energy"] - atoms.get_potential_energy()) / len(atoms)
+        for atoms in predictions
+        if get_energy_weight(atoms) > 0
+    ]
+    forces = np.concatenate(
+        [
+            (atoms.arrays["predicted_forces"] - atoms.get_forces())[get_force_mask(atoms)]
+            for atoms in predictions
+        ]
+    )
+    return {
+        "energy": float(np.sqrt(np.mean(np.square(energies)))) if energies else None,
+        "force": float(np.sqrt(np.mean(np.square(forces)))),
+    }
