@@ -45,8 +45,8 @@ class DatabaseManager:
         """Write the database anew from the generations' files and return its number of rows.
 
         One row a structure: one that waited for its label over several generations has the state of the last.
-        Key-value pairs: `structure_id`, `status` (pending, completed, failed), `config_type`, `generation` (the
-        one that labels it), `gamma`, `reason` (of its selection), `origin`, `walker`, `step` (where it was cut),
+        Key-value pairs: `structure_id`, `status` (pending, completed, failed), `config_type`, `generation`
+        (that labels it), `gamma`, `reason` (of its selection), `origin`, `walker`, `step` (of the cut),
         `energy_weight`, `failure` (why there is no label). Data: `force_mask`, `provenance` (all its `info`),
         `cost` (seconds, cores). Energy (eV) and forces (eV/Å) are stored for completed structures.
 
@@ -72,8 +72,7 @@ def _read_records(generation: GenerationPaths, number: int) -> list[StructureRec
     if not generation.selected.exists():
         return []
     records = {
-        atoms.info["structure_id"]: StructureRecord(atoms, number)
-        for atoms in read_structures(generation.selected)
+        atoms.info["structure_id"]: StructureRecord(atoms, number) for atoms in read_structures(generation.selected)
     }
     every_record = generation.shard_record("*")
     for path in sorted(every_record.parent.glob(every_record.name)):
@@ -87,8 +86,8 @@ def _read_records(generation: GenerationPaths, number: int) -> list[StructureRec
             if record.status == "completed":
                 if identifier not in labels:
                     raise ValueError(
-                        f"{path}: structure {identifier} is recorded as completed, but {path.stem}.extxyz has no label "
-                        "of it; remove both files and run again: finished labels come from the store"
+                        f"{path}: structure {identifier} is recorded as completed, but {path.stem}.extxyz "
+                        "lacks its label; remove both files and run again: finished labels come from the store"
                     )
                 record.atoms = labels[identifier]
     return list(records.values())
@@ -108,9 +107,7 @@ def _write_row(database: ase.db.core.Database, record: StructureRecord) -> None:
         pairs["failure"] = record.failure
     data = {
         "force_mask": get_force_mask(record.atoms).astype(int),
-        "provenance": {
-            key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()
-        },
+        "provenance": {key: value.item() if isinstance(value, np.generic) else value for key, value in info.items()},
         "cost": record.cost,
     }
     database.write(record.atoms, key_value_pairs=pairs, data=data)

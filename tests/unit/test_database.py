@@ -40,9 +40,7 @@ def label(atoms: Atoms) -> Atoms:
     return labelled
 
 
-def write_shard(
-    generation, shard: str, labels: list[Atoms], statuses: dict[str, tuple[str, str | None]]
-) -> None:
+def write_shard(generation, shard: str, labels: list[Atoms], statuses: dict[str, tuple[str, str | None]]) -> None:
     write_structures(generation.shard_labels(shard), labels)
     records = {
         identifier: {
@@ -60,7 +58,7 @@ def write_shard(
 
 @pytest.fixture
 def campaign(tmp_path):
-    """Generation 0: one completed, one failed, one pending. Generation 1: that one again, and a cut without a shard."""
+    """Generation 0: one completed, one failed, one pending. Generation 1: it, and a cut without a shard."""
     paths = CampaignPaths(tmp_path)
     good, bad, late = (make_structure(seed, 0) for seed in (1, 2, 3))
     cut = make_structure(4, 1, walker="md_900K", step=120)
@@ -85,9 +83,7 @@ def test_every_selected_structure_is_one_row_with_its_state(campaign):
     paths, structures = campaign
     assert DatabaseManager(paths).rebuild() == 4
     with ase.db.connect(paths.database) as database:
-        rows = {
-            name: database.get(structure_id=atoms.info["structure_id"]) for name, atoms in structures.items()
-        }
+        rows = {name: database.get(structure_id=atoms.info["structure_id"]) for name, atoms in structures.items()}
         assert database.count() == 4
         assert database.count(config_type="active_learning", generation=1) == 1
     assert {name: (row.status, row.generation) for name, row in rows.items()} == {

@@ -1,0 +1,25 @@
+"""config/README.md says what the models say."""
+
+from mlip_auto.config import CampaignConfig
+from mlip_auto.config_reference import REFERENCE, render_reference
+
+
+def test_the_page_has_not_drifted_from_the_models():
+    assert REFERENCE.read_text() == render_reference(), "run: python -m mlip_auto.config_reference"
+
+
+def test_every_key_of_every_section_has_a_row():
+    page = render_reference()
+    schema = CampaignConfig.model_json_schema()
+    for section in [schema, *schema["$defs"].values()]:
+        for key in section["properties"]:
+            assert f"| `{key}` | " in page, key
+
+
+def test_types_limits_and_defaults_are_in_the_users_words():
+    rows = render_reference().splitlines()
+    assert "| `temperatures` | list of number > 0 | required | Target temperatures in K: one MD run each. |" in rows
+    assert any(row.startswith("| `strain` | number ≥ 0, < 0.5 | `0.03` | ") for row in rows)
+    assert any(row.startswith("| `solver` | `pacemaker`, `linear` | `pacemaker` | ") for row in rows)
+    assert any(row.startswith("| `max_wait` | number > 0 | none | ") for row in rows)
+    assert any(row.startswith("| `supercell` | list of 3 integers | `[1, 1, 1]` | ") for row in rows)
