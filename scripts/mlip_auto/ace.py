@@ -1,8 +1,8 @@
 """The ACE basis: built from the config, its projections, the active set and the extrapolation grade gamma.
 
 gamma of an atom is max |b A⁻¹|, with b the atom's basis projections and A the active set: the square matrix of training
-projections of largest volume (Podryabinkin and Shapeev, Comput. Mater. Sci. 140, 171 (2017); for ACE Lysogorskiy et al.,
-Phys. Rev. Mater. 7, 043801 (2023)). All of it is python-ace's; here it is restricted to core atoms.
+projections of largest volume (Podryabinkin and Shapeev, Comput. Mater. Sci. 140, 171 (2017); for ACE Lysogorskiy
+et al., Phys. Rev. Mater. 7, 043801 (2023)). All of it is python-ace's; here it is restricted to core atoms.
 """
 
 from collections.abc import Mapping, Sequence
@@ -149,9 +149,7 @@ def load_active_set(path: Path) -> ActiveSet:
     return activelearning.load_active_inverse_set(path)
 
 
-def compute_gamma(
-    basis: BBasisConfiguration, active_set: ActiveSet, structures: Sequence[Atoms]
-) -> list[np.ndarray]:
+def compute_gamma(basis: BBasisConfiguration, active_set: ActiveSet, structures: Sequence[Atoms]) -> list[np.ndarray]:
     """Extrapolation grade of each atom, buffer atoms too: dtype=float, shape=(n_atoms,) for each structure."""
     basis_set = ACEBBasisSet(basis)
     readable = [make_periodic(atoms, basis_set.cutoffmax) for atoms in structures]

@@ -4,6 +4,7 @@ Units: K, bar, fs, Å, eV. Unknown keys are refused. What needs more than the co
 counts of environments) is in `check.py`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,9 +66,12 @@ class StructureSource(Section):
     """A crystal to build (`prototype`) or a file to read (`file`): exactly one of the two."""
 
     prototype: str | None = Field(
-        None, description="Crystal structure of `ase.build.bulk`: fcc, bcc, hcp, diamond, sc, zincblende, rocksalt, cesiumchloride, fluorite, wurtzite, ..."
+        None,
+        description="Crystal structure of `ase.build.bulk`: fcc, bcc, hcp, diamond, sc, zincblende, rocksalt, cesiumchloride, fluorite, wurtzite, ...",
     )
-    formula: str | None = Field(None, description="What `ase.build.bulk` builds, e.g. Si or NaCl; the element itself where there is one only.")
+    formula: str | None = Field(
+        None, description="What `ase.build.bulk` builds, e.g. Si or NaCl; the element itself where there is one only."
+    )
     a: Positive | None = Field(None, description="Lattice constant in Å; ASE's own where it has one.")
     c: Positive | None = Field(None, description="Second lattice constant in Å (hcp, wurtzite).")
     cubic: bool = Field(True, description="Conventional cubic cell instead of the primitive one, where there is one.")
@@ -75,13 +79,16 @@ class StructureSource(Section):
     index: str = Field("-1", description="Which structures of the file: ASE's index syntax; `:` for all.")
     supercell: Supercell = (1, 1, 1)
     composition: dict[Element, Annotated[float, Field(ge=0, le=1)]] = Field(
-        {}, description="Fractions by element to put on the lattice sites at random (seeded), for a random alloy; sums to 1."
+        {},
+        description="Fractions by element to put on the lattice sites at random (seeded), for a random alloy; sums to 1.",
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> "StructureSource":
         if (self.prototype is None) == (self.file is None):
-            raise ValueError("give either `prototype` (a crystal to build) or `file` (a structure to read), not both and not neither")
+            raise ValueError(
+                "give either `prototype` (a crystal to build) or `file` (a structure to read), not both and not neither"
+            )
         if self.composition and abs(sum(self.composition.values()) - 1) > 1e-6:
             raise ValueError(f"composition: fractions sum to {sum(self.composition.values()):g}; they must sum to 1")
         if min(self.supercell) < 1:
@@ -94,19 +101,27 @@ class InitialStructures(StructureSource):
 
     count: int = Field(8, ge=1, description="Structures to make from this source (from each structure of a file).")
     rattles: list[Annotated[float, Field(ge=0)]] = Field(
-        [], description="Standard deviations of the displacements in Å, used in turn. Largest at least the thermal displacement of the target temperature."
+        [],
+        description="Standard deviations of the displacements in Å, used in turn. Largest at least the thermal displacement of the target temperature.",
     )
     rattle_temperature: Positive | None = Field(
-        None, description="Instead of `rattles`: displacements of a harmonic crystal at this temperature (K), u = sqrt(3kT/(m w²)) with w from one displaced atom per element by the oracle; at most 0.1 of the nearest distance."
+        None,
+        description="Instead of `rattles`: displacements of a harmonic crystal at this temperature (K), u = sqrt(3kT/(m w²)) with w from one displaced atom per element by the oracle; at most 0.1 of the nearest distance.",
     )
-    strain: float = Field(0.03, ge=0, lt=0.5, description="Largest volumetric strain (of each length), drawn evenly from ± this.")
+    strain: float = Field(
+        0.03, ge=0, lt=0.5, description="Largest volumetric strain (of each length), drawn evenly from ± this."
+    )
     shear: float = Field(0.03, ge=0, lt=0.5, description="Largest shear strain component, drawn evenly from ± this.")
-    vacancies: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="Atoms to remove, used in turn.")
+    vacancies: list[Annotated[int, Field(ge=0)]] = Field(
+        [0], min_length=1, description="Atoms to remove, used in turn."
+    )
 
     @model_validator(mode="after")
     def _one_rattle(self) -> "InitialStructures":
         if bool(self.rattles) == (self.rattle_temperature is not None):
-            raise ValueError("give either `rattles` (a list in Å) or `rattle_temperature` (K), not both and not neither")
+            raise ValueError(
+                "give either `rattles` (a list in Å) or `rattle_temperature` (K), not both and not neither"
+            )
         return self
 
 
@@ -115,7 +130,8 @@ class Initial(Section):
 
     structures: list[InitialStructures] = Field(min_length=1, description="Families of initial structures.")
     min_distance: dict[ElementPair, Positive] = Field(
-        {}, description="Smallest distance allowed by pair of elements, Å; 0.7 of the sum of covalent radii where not given. A structure closer than this is made anew; a cut closer than this is refused."
+        {},
+        description="Smallest distance allowed by pair of elements, Å; 0.7 of the sum of covalent radii where not given. A structure closer than this is made anew; a cut closer than this is refused.",
     )
 
 
@@ -132,9 +148,12 @@ class Dft(Section):
     parameters: dict[str, Any] = Field({}, description="Keywords of the ASE calculator, e.g. method: GFN1-xTB.")
     structures_per_shard: int = Field(4, ge=1, description="Structures labelled by one job.")
     threads: int = Field(1, ge=1, description="Threads of one labelling job.")
-    max_failed_fraction: float = Field(0.2, ge=0, le=1, description="The generation goes on while at most this fraction of its structures failed.")
+    max_failed_fraction: float = Field(
+        0.2, ge=0, le=1, description="The generation goes on while at most this fraction of its structures failed."
+    )
     max_wait: Positive | None = Field(
-        None, description="Minutes after the selection; what is unlabelled by then stays pending and is a candidate of the next generation."
+        None,
+        description="Minutes after the selection; what is unlabelled by then stays pending and is a candidate of the next generation.",
     )
     max_force: Positive = Field(50.0, description="Labels with a larger force (eV/Å) are refused.")
     store: Path = Field(Path("store"), description="Folder of finished labels, shared between campaigns if you like.")
@@ -145,10 +164,16 @@ class AceBasis(Section):
 
     cutoff: Positive = Field(description="Radial cutoff in Å.")
     number_of_functions_per_element: int = Field(ge=1, description="Basis functions per element.")
-    nradmax_by_orders: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, description="Radial functions by body order.")
-    lmax_by_orders: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="Angular momentum by body order.")
+    nradmax_by_orders: list[Annotated[int, Field(ge=1)]] = Field(
+        min_length=1, description="Radial functions by body order."
+    )
+    lmax_by_orders: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, description="Angular momentum by body order."
+    )
     ndensity: int = Field(1, ge=1, le=2, description="Atomic densities: 1 (linear) or 2 (Finnis-Sinclair square root).")
-    fs_parameters: list[float] = Field([1.0, 1.0], description="Prefactor and power of each density: [1, 1] or [1, 1, 1, 0.5].")
+    fs_parameters: list[float] = Field(
+        [1.0, 1.0], description="Prefactor and power of each density: [1, 1] or [1, 1, 1, 0.5]."
+    )
     npot: str = Field("FinnisSinclairShiftedScaled", description="Embedding function.")
     radbase: str = Field("SBessel", description="Radial basis.")
     radparameters: list[float] = Field([5.25], description="Parameters of the radial basis.")
@@ -161,7 +186,9 @@ class AceBasis(Section):
                 f"nradmax_by_orders has {len(self.nradmax_by_orders)} orders and lmax_by_orders {len(self.lmax_by_orders)}; give both the same"
             )
         if len(self.fs_parameters) != 2 * self.ndensity:
-            raise ValueError(f"fs_parameters has {len(self.fs_parameters)} numbers; ndensity {self.ndensity} needs {2 * self.ndensity}")
+            raise ValueError(
+                f"fs_parameters has {len(self.fs_parameters)} numbers; ndensity {self.ndensity} needs {2 * self.ndensity}"
+            )
         return self
 
 
@@ -169,17 +196,28 @@ class Training(Section):
     """The fit."""
 
     solver: Literal["pacemaker", "linear"] = Field(
-        "pacemaker", description="`pacemaker`: its CLI with the tensorpot backend, warm-started from the linear fit; `linear`: python-ace's linear solver alone (seconds)."
+        "pacemaker",
+        description="`pacemaker`: its CLI with the tensorpot backend, warm-started from the linear fit; `linear`: python-ace's linear solver alone (seconds).",
     )
     basis: AceBasis
-    repulsion: Literal["auto", "none"] = Field("auto", description="ZBL core repulsion inside the smallest allowed distance of each pair (`initial.min_distance`), or none.")
+    repulsion: Literal["auto", "none"] = Field(
+        "auto",
+        description="ZBL core repulsion inside the smallest allowed distance of each pair (`initial.min_distance`), or none.",
+    )
     ridge: Positive = Field(1e-6, description="Regularisation of the linear fit.")
-    energy_weight: Positive = Field(10.0, description="Weight of an energy per atom (eV/atom) against a force component (eV/Å) in the linear fit.")
+    energy_weight: Positive = Field(
+        10.0, description="Weight of an energy per atom (eV/atom) against a force component (eV/Å) in the linear fit."
+    )
     kappa: float = Field(0.3, ge=0, lt=1, description="pacemaker: energy share of its loss.")
     maxiter: int = Field(100, ge=1, description="pacemaker: optimiser steps.")
     batch_size: int = Field(4, ge=1, description="pacemaker: structures a batch.")
-    trainable_parameters: Literal["func", "ALL"] = Field("func", description="pacemaker: train the function coefficients only, or the radial functions too (gamma then moves with each fit).")
-    held_out_fraction: float = Field(0.1, ge=0, lt=0.5, description="Share of labels, by content hash, that neither fit nor active set sees.")
+    trainable_parameters: Literal["func", "ALL"] = Field(
+        "func",
+        description="pacemaker: train the function coefficients only, or the radial functions too (gamma then moves with each fit).",
+    )
+    held_out_fraction: float = Field(
+        0.1, ge=0, lt=0.5, description="Share of labels, by content hash, that neither fit nor active set sees."
+    )
     threads: int = Field(1, ge=1, description="Threads of the fit.")
 
 
@@ -199,8 +237,14 @@ class Exploration(Section):
 
     timestep: Positive = Field(1.0, le=20, description="MD time step in fs.")
     steps: int = Field(10000, ge=1, description="MD steps of a walker.")
-    uncertainty_threshold: float = Field(5.0, ge=1, description="Extrapolation grade gamma above which MD halts. Inside the training set gamma is at most 1.")
-    gamma_select: float = Field(2.0, ge=1, description="Atoms above this gamma in the last frames of a halted walker are candidates too.")
+    uncertainty_threshold: float = Field(
+        5.0,
+        ge=1,
+        description="Extrapolation grade gamma above which MD halts. Inside the training set gamma is at most 1.",
+    )
+    gamma_select: float = Field(
+        2.0, ge=1, description="Atoms above this gamma in the last frames of a halted walker are candidates too."
+    )
     gamma_every: int = Field(10, ge=1, description="Steps between two evaluations of gamma.")
     skin: Positive = Field(1.0, description="Skin of LAMMPS's neighbour list in Å.")
     walkers: list[Walker] = Field(min_length=1, description="Target conditions: where the potential is needed.")
@@ -210,12 +254,20 @@ class Extraction(Section):
     """What is cut out of a halted frame."""
 
     mode: Literal["cluster", "box", "cell"] = Field(
-        "box", description="`cluster`: a sphere in vacuum; `box`: a periodic box commensurate with the crystal; `cell`: the whole frame."
+        "box",
+        description="`cluster`: a sphere in vacuum; `box`: a periodic box commensurate with the crystal; `cell`: the whole frame.",
     )
-    core_radius: Positive | None = Field(None, description="Atoms within this distance (Å) of the centre are trained on; the radial cutoff where not given. A cell is trained on whole.")
-    buffer: Positive | None = Field(None, description="cluster: width (Å) of the shell around the core; the radial cutoff where not given.")
+    core_radius: Positive | None = Field(
+        None,
+        description="Atoms within this distance (Å) of the centre are trained on; the radial cutoff where not given. A cell is trained on whole.",
+    )
+    buffer: Positive | None = Field(
+        None, description="cluster: width (Å) of the shell around the core; the radial cutoff where not given."
+    )
     vacuum: Positive = Field(6.0, description="cluster: empty space (Å) between the atoms and the cell's faces.")
-    box_side: Positive | None = Field(None, description="box: its side in Å; a multiple of the crystal's lattice constant, at least twice the cutoff.")
+    box_side: Positive | None = Field(
+        None, description="box: its side in Å; a multiple of the crystal's lattice constant, at least twice the cutoff."
+    )
     max_clusters: int = Field(5, ge=1, description="Cuts taken from one walker.")
 
 
@@ -223,20 +275,27 @@ class Loop(Section):
     """When to stop."""
 
     max_generations: int = Field(20, ge=1, description="Generations, the first included; then exit code 3.")
-    confirmations: int = Field(2, ge=0, description="Fresh velocity seeds that must run clean too before the potential counts as converged.")
+    confirmations: int = Field(
+        2, ge=0, description="Fresh velocity seeds that must run clean too before the potential counts as converged."
+    )
 
 
 class ReferenceMd(Section):
     """MD by the oracle itself, the exact reference; for cheap oracles only."""
 
     steps: int = Field(500, ge=1, description="MD steps by the oracle at each walker's conditions.")
-    every: int = Field(50, ge=1, description="Steps between two frames kept; the first fifth of the run is equilibration and not kept.")
+    every: int = Field(
+        50, ge=1, description="Steps between two frames kept; the first fifth of the run is equilibration and not kept."
+    )
 
 
 class Validation(Section):
     """How the potential is judged."""
 
-    reference_md: ReferenceMd | None = Field(None, description="True error on MD frames of the oracle: give this section for cheap oracles; none: not computed.")
+    reference_md: ReferenceMd | None = Field(
+        None,
+        description="True error on MD frames of the oracle: give this section for cheap oracles; none: not computed.",
+    )
 
 
 class CampaignConfig(Section):
@@ -269,6 +328,11 @@ def parse_config(content: Any) -> CampaignConfig:
         return CampaignConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigError([_describe(entry, content) for entry in error.errors()]) from None
+
+
+def parse_workflow_config(content: Mapping[str, Any]) -> CampaignConfig:
+    """Validate the config as Snakemake holds it: beside the user's keys those that the driver sets by `--config`."""
+    return parse_config({key: value for key, value in content.items() if key not in ("generation", "confirmation")})
 
 
 def load_config(path: Path) -> CampaignConfig:

@@ -27,8 +27,8 @@ class FitFailed(RuntimeError):
 def build_data_frame(data: TrainingSet, cutoff: float) -> pd.DataFrame:
     """pacemaker's data frame of the training part, weights included.
 
-    `w_energy` is a number a structure, `w_forces` one an atom: 0 for buffer atoms. pacemaker uses columns that are there as
-    they are; its own policies join on an index or drop structures by energy. A structure's atoms share a weight of one.
+    `w_energy` is a number a structure, `w_forces` one an atom: 0 for buffer atoms. pacemaker uses columns that are
+    there as they are; its own policies join on an index or drop structures by energy.
     """
     rows = []
     for atoms in data.train:
@@ -114,9 +114,7 @@ def fit_pacemaker(
             preexec_fn=die_with_parent,
         ).returncode
     if code != 0 or not output.exists():
-        raise FitFailed(
-            f"pacemaker ended with exit code {code} and wrote no potential: read {directory}/pacemaker.out"
-        )
+        raise FitFailed(f"pacemaker ended with exit code {code} and wrote no potential: read {directory}/pacemaker.out")
     fitted_rows = len(pd.read_pickle(directory / "fitting_data_info.pckl.gzip", compression="gzip"))
     if fitted_rows != len(frame):
         raise FitFailed(f"pacemaker was given {len(frame)} structures and fitted {fitted_rows}: read {log}")
@@ -125,9 +123,7 @@ def fit_pacemaker(
 
 def _strip(atoms: Atoms, cutoff: float) -> Atoms:
     """Positions, cell and species alone, in a cell that python-ace can read."""
-    return make_periodic(
-        Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc), cutoff
-    )
+    return make_periodic(Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc), cutoff)
 
 
 def holds_linear_fit(basis: BBasisConfiguration) -> bool:

@@ -82,9 +82,7 @@ def find_fault(energy: float, forces: np.ndarray, n_atoms: int, max_force: float
         return "energy or forces are not finite"
     norms = np.linalg.norm(forces, axis=1)
     if norms.max() > max_force:
-        return (
-            f"force of {norms.max():.1f} eV/Å on atom {norms.argmax()} is above dft.max_force ({max_force:g})"
-        )
+        return f"force of {norms.max():.1f} eV/Å on atom {norms.argmax()} is above dft.max_force ({max_force:g})"
     return None
 
 
@@ -92,9 +90,7 @@ def check_failures(records: dict[str, Record], max_failed_fraction: float) -> No
     """Raise TooManyFailures, with each reason, when too many labels of a generation failed."""
     failed = {identifier: record for identifier, record in records.items() if record["status"] == "failed"}
     if len(failed) > max_failed_fraction * len(records):
-        reasons = "\n".join(
-            f"  {identifier[:12]}: {record['reason']}" for identifier, record in failed.items()
-        )
+        reasons = "\n".join(f"  {identifier[:12]}: {record['reason']}" for identifier, record in failed.items())
         raise TooManyFailures(
             f"{len(failed)} of {len(records)} labels failed, dft.max_failed_fraction allows {max_failed_fraction:g}. "
             f"The good labels are in the store. Reasons:\n{reasons}"
@@ -108,9 +104,10 @@ def check_settings(labels: Sequence[Atoms], dft: Dft) -> None:
         found = atoms.info["settings_hash"]
         if found != wanted:
             raise MixedSettings(
-                f"label {atoms.info['structure_id'][:12]} of generation {atoms.info['generation']} was made with settings "
-                f"{found[:12]}, the config now asks for {wanted[:12]} ({describe_settings(dft)}). Labels of two settings "
-                "are not one data set: restore the old `dft` section, or start in a new folder (the store keeps both)."
+                f"label {atoms.info['structure_id'][:12]} of generation {atoms.info['generation']} was made with "
+                f"settings {found[:12]}, the config now asks for {wanted[:12]} ({describe_settings(dft)}). Labels of "
+                "two settings are not one data set: restore the old `dft` section, or start in a new folder "
+                "(the store keeps both)."
             )
 
 

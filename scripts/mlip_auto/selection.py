@@ -43,8 +43,8 @@ def select_structures(
 ) -> list[Atoms]:
     """MaxVol over the core environments of the candidates together with those of the training set.
 
-    A candidate is chosen when one of its environments is a row of the joint active set; where more than `max_structures`
-    are, those that own most rows.
+    A candidate is chosen when one of its environments is a row of the joint active set; where more than
+    `max_structures` are, those that own most rows.
 
     Parameters
     ----------
@@ -70,9 +70,7 @@ def select_structures(
     gammas = [0.0] * len(unique)
     if current:
         grades = compute_gamma(basis, current.active_set, unique)
-        gammas = [
-            float(grade[get_force_mask(atoms)].max()) for grade, atoms in zip(grades, unique, strict=True)
-        ]
+        gammas = [float(grade[get_force_mask(atoms)].max()) for grade, atoms in zip(grades, unique, strict=True)]
 
     order = sorted(range(len(unique)), key=lambda i: (-rows[i], -gammas[i], i))
     selected = []

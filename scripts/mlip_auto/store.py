@@ -1,6 +1,7 @@
 """Content-addressed labels: one file a label, safe with many writers, verified on read.
 
-A label is found by what was computed (`structure_id`) and how (`settings_hash`), in any campaign that shares the folder.
+A label is found by what was computed (`structure_id`) and how (`settings_hash`), in any campaign that shares the
+folder.
 """
 
 import hashlib

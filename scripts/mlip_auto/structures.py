@@ -1,7 +1,7 @@
 """Structures on disk: atomic writes, content ids, provenance that travels in extxyz.
 
-Keys in `atoms.info`: `structure_id`, `config_type` (`initial`, `active_learning`), `generation`, `origin`, `energy_weight`,
-`gamma`, `reason`; labels add `settings_hash`. Keys in `atoms.arrays`: `force_mask`, `gamma`, `parent_index`.
+Keys in `atoms.info`: `structure_id`, `config_type` (`initial`, `active_learning`), `generation`, `origin`,
+`energy_weight`, `gamma`, `reason`; labels add `settings_hash`. Keys in `atoms.arrays`: `force_mask`, `gamma`, `parent_index`.
 Energies (eV) and forces (eV/Å) of a label sit in a SinglePointCalculator, as ASE reads and writes them.
 """
 

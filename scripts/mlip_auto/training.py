@@ -36,28 +36,23 @@ def split_labels(labels: Sequence[Atoms], held_out_fraction: float) -> tuple[lis
     return train, held_out
 
 
-def build_training_set(
-    labels_by_generation: Sequence[Sequence[Atoms]], held_out_fraction: float
-) -> TrainingSet:
+def build_training_set(labels_by_generation: Sequence[Sequence[Atoms]], held_out_fraction: float) -> TrainingSet:
     """Split all labels; reference energies from generation 0 alone, so that they are fixed for the whole campaign."""
-    train, held_out = split_labels(
-        [atoms for labels in labels_by_generation for atoms in labels], held_out_fraction
-    )
+    train, held_out = split_labels([atoms for labels in labels_by_generation for atoms in labels], held_out_fraction)
     if not any(get_energy_weight(atoms) > 0 for atoms in train):
-        raise NoTrainingData(
-            "no label of the training set carries an energy: generation 0 must hold periodic cells"
-        )
+        raise NoTrainingData("no label of the training set carries an energy: generation 0 must hold periodic cells")
     initial, _ = split_labels(labels_by_generation[0], held_out_fraction)
     return TrainingSet(train, held_out, fit_reference_energies(initial))
 
 
 def fit_reference_energies(labels: Sequence[Atoms]) -> dict[str, float]:
-    """Energy per atom of each element (eV), by least squares over the compositions; minimum norm where they are alike."""
+    """Energy per atom of each element (eV), by least squares over the compositions.
+
+    Of minimum norm where the compositions are alike: only their sum over a structure then has a meaning.
+    """
     weighted = [atoms for atoms in labels if get_energy_weight(atoms) > 0]
     elements = sorted({symbol for atoms in weighted for symbol in atoms.get_chemical_symbols()})
-    counts = np.array(
-        [[atoms.get_chemical_symbols().count(element) for element in elements] for atoms in weighted]
-    )
+    counts = np.array([[atoms.get_chemical_symbols().count(element) for element in elements] for atoms in weighted])
     energies = np.array([atoms.get_potential_energy() for atoms in weighted])
     sizes = counts.sum(axis=1, keepdims=True)
     solution, *_ = np.linalg.lstsq(counts / sizes, energies / sizes[:, 0], rcond=None)
@@ -84,10 +79,10 @@ def predict_labels(
     return predictions
 
 
-def compute_rmse(predictions: Sequence[Atoms]) -> dict[str, float] | None:
-    """RMSE over what counts: energies per atom (eV/atom) of structures with a weight, force components (eV/Å) of core atoms.
+def compute_rmse(predictions: Sequence[Atoms]) -> dict[str, float | None] | None:
+    """RMSE over what counts: energies per atom (eV/atom) with a weight, force components (eV/Å) of core atoms.
 
-    None when there is no structure; the energy is NaN-free: None where no structure has an energy weight.
+    None when there is no structure; its energy is None where no structure has an energy weight.
     """
     if not predictions:
         return None
@@ -97,10 +92,7 @@ def compute_rmse(predictions: Sequence[Atoms]) -> dict[str, float] | None:
         if get_energy_weight(atoms) > 0
     ]
     forces = np.concatenate(
-        [
-            (atoms.arrays["predicted_forces"] - atoms.get_forces())[get_force_mask(atoms)]
-            for atoms in predictions
-        ]
+        [(atoms.arrays["predicted_forces"] - atoms.get_forces())[get_force_mask(atoms)] for atoms in predictions]
     )
     return {
         "energy": float(np.sqrt(np.mean(np.square(energies)))) if energies else None,
