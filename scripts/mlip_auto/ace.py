@@ -14,7 +14,8 @@ from pyace import activelearning, create_multispecies_basis_config
 from pyace.asecalc import PyACECalculator
 from pyace.basis import ACEBBasisSet, BBasisConfiguration
 
-from mlip_auto.config import AceBasis
+from mlip_auto.config import AceBasis, CampaignConfig
+from mlip_auto.distances import allowed_distances
 from mlip_auto.structures import get_force_mask, write_atomically
 
 ActiveSet = dict[int, np.ndarray]
@@ -73,6 +74,14 @@ def build_basis(
             block.rho_cut = 1.0
             block.drho_cut = 1.0
     return basis
+
+
+def build_campaign_basis(config: CampaignConfig) -> BBasisConfiguration:
+    """The unfitted basis of a campaign."""
+    repulsion = None
+    if config.training.repulsion == "auto":
+        repulsion = allowed_distances(config.system.elements, config.initial.min_distance)
+    return build_basis(config.training.basis, config.system.elements, repulsion)
 
 
 def count_functions(basis: BBasisConfiguration) -> dict[str, int]:

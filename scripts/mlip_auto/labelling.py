@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlip_auto.config import Dft
 from mlip_auto.oracles import compute_settings_hash, describe_settings, get_code_version, make_calculator
 from mlip_auto.processes import die_with_parent
 from mlip_auto.store import Label, LabelStore
+from mlip_auto.structures import read_json, read_structures
 
 Record = dict[str, Any]
 """What happened to one structure: status, reason, seconds, cores, from_store, n_atoms."""
@@ -30,8 +32,46 @@ class MixedSettings(RuntimeError):
 
 @dataclass
 class LabelledShard:
+    """Good labels of some structures, and what happened to each structure."""
+
+    settings_hash: str
     labels: list[Atoms]
     records: dict[str, Record]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What dft/{shard}.json holds."""
+        return {"settings_hash": self.settings_hash, "structures": self.records}
+
+
+def label_shard(selected: Path, shard: int, shards: int, dft: Dft) -> LabelledShard:
+    """Label every `shards`-th of the selected structures, which spreads large and small ones evenly.
+
+    `dft.max_wait` counts from the time at which the selection was written.
+    """
+    deadline = None if dft.max_wait is None else Path(selected).stat().st_mtime + 60 * dft.max_wait
+    return label_structures(read_structures(selected)[shard::shards], dft, deadline)
+
+
+def collect_labels(
+    labels: Sequence[Path], records: Sequence[Path], earlier_labels: Sequence[Path], dft: Dft
+) -> list[Atoms]:
+    """Good labels of all shards of a generation.
+
+    Raises
+    ------
+    TooManyFailures
+        More of the generation's structures failed than `dft.max_failed_fraction` allows.
+    MixedSettings
+        A label of this or an earlier generation was made with other settings than the config asks for now.
+    """
+    check_failures(
+        {identifier: record for file in records for identifier, record in read_json(file)["structures"].items()},
+        dft.max_failed_fraction,
+    )
+    collected = [atoms for file in labels for atoms in read_structures(file)]
+    check_settings([*collected, *(atoms for file in earlier_labels for atoms in read_structures(file))], dft)
+    return collected
 
 
 def label_structures(structures: Sequence[Atoms], dft: Dft, deadline: float | None = None) -> LabelledShard:
@@ -44,7 +84,7 @@ def label_structures(structures: Sequence[Atoms], dft: Dft, deadline: float | No
     """
     settings_hash = compute_settings_hash(dft)
     store = LabelStore(dft.store, settings_hash)
-    shard = LabelledShard(labels=[], records={})
+    shard = LabelledShard(settings_hash, labels=[], records={})
     for atoms in structures:
         identifier = atoms.info["structure_id"]
         record: Record = {"status": "completed", "reason": None, "from_store": True, "n_atoms": len(atoms)}

@@ -37,6 +37,11 @@ class GenerationPaths:
 
     directory: Path
 
+    @classmethod
+    def of_file(cls, file: Path | str) -> "GenerationPaths":
+        """The generation that holds a file such as summary.json."""
+        return cls(Path(file).parent)
+
     @property
     def candidates(self) -> Path:
         return self.directory / "candidates.extxyz"

@@ -2,14 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from pyace import activelearning
 from pyace.basis import BBasisConfiguration
 
-from mlip_auto.ace import ActiveSet, compute_core_projections, compute_gamma
-from mlip_auto.structures import get_force_mask, structure_id
+from mlip_auto.ace import (
+    ActiveSet,
+    build_campaign_basis,
+    compute_core_projections,
+    compute_gamma,
+    load_active_set,
+)
+from mlip_auto.config import CampaignConfig
+from mlip_auto.structures import get_force_mask, read_structures, structure_id
+from mlip_auto.training import split_labels
 
 
 @dataclass(frozen=True)
@@ -84,3 +93,24 @@ def select_structures(
             atoms.info["reason"] += f"; gamma {gammas[index]:.2f} against generation {current.generation}"
         selected.append(atoms)
     return selected
+
+
+def select_from_files(
+    config: CampaignConfig,
+    candidates: Sequence[Atoms],
+    labels: Sequence[Path],
+    potential: Path | None,
+    active_set: Path | None,
+) -> list[Atoms]:
+    """Select with the potential and active set of the last of the generations that `labels` come from.
+
+    In generation 0 there are none of them; the basis is then the unfitted one of the config.
+    """
+    limit = config.selection.max_structures
+    if potential is None or active_set is None:
+        return select_structures(candidates, build_campaign_basis(config), limit, None, set())
+    known = [atoms for file in labels for atoms in read_structures(file)]
+    train, _ = split_labels(known, config.training.held_out_fraction)
+    current = CurrentModel(len(labels) - 1, load_active_set(active_set), train)
+    known_ids = {atoms.info["structure_id"] for atoms in known}
+    return select_structures(candidates, BBasisConfiguration(str(potential)), limit, current, known_ids)

@@ -1,7 +1,8 @@
 """Structures on disk: atomic writes, content ids, provenance that travels in extxyz.
 
 Keys in `atoms.info`: `structure_id`, `config_type` (`initial`, `active_learning`), `generation`, `origin`,
-`energy_weight`, `gamma`, `reason`; labels add `settings_hash`. Keys in `atoms.arrays`: `force_mask`, `gamma`, `parent_index`.
+`energy_weight`, `gamma`, `reason`; labels add `settings_hash`. Keys in `atoms.arrays`: `force_mask`, `gamma`,
+`parent_index`.
 Energies (eV) and forces (eV/Å) of a label sit in a SinglePointCalculator, as ASE reads and writes them.
 """
 
@@ -63,7 +64,7 @@ def read_structures(path: Path) -> list[Atoms]:
     path = Path(path)
     if path.stat().st_size == 0:
         return []
-    return ase.io.read(path, index=":", format="extxyz")
+    return list(ase.io.iread(path, format="extxyz"))
 
 
 def structure_id(atoms: Atoms) -> str:
