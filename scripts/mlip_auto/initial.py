@@ -149,7 +149,7 @@ def generate_candidates(
         A source that cannot be built, or distortions that bring atoms too close whatever is drawn.
     """
     allowed = allowed_distances(config.system.elements, config.initial.min_distance)
-    candidates = []
+    candidates: list[Atoms] = []
     for number in range(len(config.initial.structures)):
         try:
             candidates.extend(_distort_family(config, number, make_calculator, directory, allowed))

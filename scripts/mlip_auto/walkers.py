@@ -11,7 +11,7 @@ _CONFIRMATION = re.compile(r"(?P<base>.+)_c(?P<k>[1-9][0-9]*)")
 
 @dataclass(frozen=True)
 class WalkerSpec:
-    """One MD run: target temperature in K, pressure in bar (None: fixed cell), its length in steps, its velocity seed."""
+    """One MD run: temperature in K, pressure in bar (None: fixed cell), length in steps, seed of the velocities."""
 
     name: str
     structure: StructureSource

@@ -1,0 +1,306 @@
+"""Cuts against shells worked out by hand, two neighbour searches against each other, boxes against their crystal."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms
+from ase.build import bulk
+
+from mlip_auto.config import CampaignConfig, StructureSource, parse_config
+from mlip_auto.distances import allowed_distances, find_too_close
+from mlip_auto.extraction import CutRefused, EmbeddingExtractor, box_fractions, choose_centers, extract_from_walker
+from mlip_auto.neighbours import find_neighbours, neighbours_by_list, neighbours_by_tree
+from mlip_auto.structures import read_structures, structure_id, write_structures
+
+EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "al_emt.yaml"
+A = 4.05  # Å, fcc Al
+ALLOWED = allowed_distances(["Al", "Cu", "Si"])
+
+
+def make_extractor(mode: str, **settings) -> EmbeddingExtractor:
+    defaults = {"cutoff": 4.0, "core_radius": 4.0, "buffer": 4.0, "vacuum": 6.0, "allowed": ALLOWED}
+    return EmbeddingExtractor(mode, **{**defaults, **settings})
+
+
+def make_hot_crystal(repeats: int, deviation: float = 0.1, seed: int = 0, element: str = "Al") -> Atoms:
+    crystal = bulk("Al", "fcc", a=A, cubic=True) if element == "Al" else bulk("Si", "diamond", a=5.6, cubic=True)
+    frame = crystal.repeat(repeats)
+    frame.rattle(deviation, seed=seed)
+    return frame
+
+
+def make_config(**extraction) -> CampaignConfig:
+    content = yaml.safe_load(EXAMPLE.read_text())
+    content["extraction"] = extraction
+    return parse_config(content)
+
+
+def add_gamma(frame: Atoms, step: int, gammas: dict[int, float]) -> Atoms:
+    gamma = np.full(len(frame), 0.5)
+    gamma[list(gammas)] = list(gammas.values())
+    frame.set_array("gamma", gamma)
+    frame.info["step"] = step
+    return frame
+
+
+# Shells of fcc with a = 4.05 Å, neighbours at a * sqrt(n / 2):
+#   n   distance   atoms      n   distance   atoms
+#   1   2.864 Å      12       4   5.728 Å      12
+#   2   4.050 Å       6       5   6.404 Å      24
+#   3   4.960 Å      24       6   7.015 Å       8      7   7.577 Å  48      8   8.100 Å  6
+# Core of 4.0 Å: the centre and shell 1, 1 + 12 = 13 atoms (shell 2 at 4.05 is just outside).
+# Core 4.0 + buffer 1.0 = 5.0 Å: shells 1 to 3, 1 + 12 + 6 + 24 = 43 atoms.
+# Core 4.0 + buffer 4.0 = 8.0 Å: shells 1 to 7, 43 + 12 + 24 + 8 + 48 = 135 atoms.
+@pytest.mark.parametrize(("buffer", "n_atoms"), [(1e-6, 13), (0.1, 19), (1.0, 43), (4.0, 135)])
+@pytest.mark.parametrize("place", ["middle", "corner"])
+def test_cluster_has_the_shells_of_fcc(buffer, n_atoms, place):
+    frame = bulk("Al", "fcc", a=A, cubic=True).repeat(3)  # 12.15 Å: R = 8 Å reaches periodic images
+    middle = int(np.argmin(np.linalg.norm(frame.positions - 1.5 * A * np.array([1, 1, 0]), axis=1)))
+    center = middle if place == "middle" else 0  # atom 0 sits at the origin: its shells cross three faces
+    cut = make_extractor("cluster", buffer=buffer).extract_cluster(frame, center)
+    assert len(cut.atoms) == n_atoms
+    assert cut.force_mask.sum() == 13
+    assert cut.atoms.get_distances(cut.center_atom_index, np.flatnonzero(cut.force_mask)).max() < 4.0
+    assert cut.atoms.arrays["parent_index"][cut.center_atom_index] == center
+    np.testing.assert_array_equal(cut.atoms.arrays["force_mask"], cut.force_mask)
+
+
+def test_cluster_across_a_cell_boundary_is_the_cluster_in_the_middle():
+    frame = make_hot_crystal(5)
+    moved = frame.copy()
+    moved.positions += 0.5 * frame.cell.lengths() - frame.positions[0]  # atom 0 from the corner to the middle
+    moved.wrap()
+    cuts = [make_extractor("cluster").extract_cluster(cell, 0).atoms for cell in (frame, moved)]
+    np.testing.assert_array_equal(cuts[0].arrays["parent_index"], cuts[1].arrays["parent_index"])
+    np.testing.assert_allclose(cuts[0].positions, cuts[1].positions, atol=1e-8)
+
+
+def test_cluster_from_a_cell_smaller_than_the_radius_holds_images_as_atoms():
+    # The primitive cell has one atom, 2.34 Å between its faces; all 42 neighbours within 5 Å are its own images.
+    frame = bulk("Al", "fcc", a=A)
+    cut = make_extractor("cluster", buffer=1.0).extract_cluster(frame, 0)
+    assert len(cut.atoms) == 43
+    assert cut.force_mask.sum() == 13
+    assert set(cut.atoms.arrays["parent_index"]) == {0}
+    distances = cut.atoms.get_all_distances()[np.triu_indices(43, 1)]
+    assert distances.min() == pytest.approx(A / np.sqrt(2), abs=1e-8)
+
+
+def test_cluster_stands_in_vacuum_and_its_energy_does_not_count():
+    cut = make_extractor("cluster", vacuum=7.0).extract_cluster(make_hot_crystal(5), 17).atoms
+    assert not cut.pbc.any()
+    assert cut.positions.min(axis=0) == pytest.approx([7.0] * 3)
+    assert cut.cell.lengths() - cut.positions.max(axis=0) == pytest.approx([7.0] * 3)
+    assert cut.info["energy_weight"] == 0.0
+
+
+def make_cells() -> dict[str, Atoms]:
+    cubic = make_hot_crystal(4)
+    sheared = cubic.copy()
+    sheared.set_cell(cubic.cell[:] @ [[1, 0, 0], [0.45, 1, 0], [-0.3, 0.4, 1]], scale_atoms=True)
+    slab = cubic.copy()
+    slab.pbc = (True, True, False)
+    unwrapped = cubic.copy()
+    unwrapped.positions += np.random.default_rng(1).integers(-2, 3, (len(cubic), 3)) * cubic.cell.lengths()
+    primitive = bulk("Cu", "hcp", a=2.55, c=4.1).repeat((1, 2, 1))
+    chain = bulk("Si", "diamond", a=5.6, cubic=True).repeat((1, 1, 6))
+    chain.rattle(0.1, seed=3)
+    molecule = Atoms("Si3", [[0, 0, 0], [2.2, 0, 0], [0, 2.4, 0]])
+    return {
+        "cubic": cubic,
+        "sheared": sheared,
+        "slab": slab,
+        "unwrapped": unwrapped,
+        "primitive": primitive,
+        "chain": chain,
+        "molecule": molecule,
+    }
+
+
+@pytest.mark.parametrize("name", make_cells())
+@pytest.mark.parametrize("radius", [3.0, 5.5, 9.0])
+def test_tree_and_neighbour_list_find_the_same_atoms(name, radius):
+    frame = make_cells()[name]
+    for center in {0, len(frame) // 2, len(frame) - 1}:
+        by_tree, by_list = (search(frame, center, radius) for search in (neighbours_by_tree, neighbours_by_list))
+        np.testing.assert_array_equal(by_tree[0], by_list[0])
+        np.testing.assert_allclose(by_tree[1], by_list[1], atol=1e-6)
+        assert len(by_tree[0]) > 0
+
+
+def test_hot_box_has_one_atom_for_each_site_and_the_centre_sees_no_difference():
+    # 3 of 5 cells: 4 * 3^3 = 108 sites, whatever the thermal motion does at the faces.
+    extractor = make_extractor("box", cutoff=5.0, core_radius=5.0, box_fractions=(0.6, 0.6, 0.6))
+    frame = make_hot_crystal(5, 0.15)
+    for center in (0, 123, 311, 499):
+        cut = extractor.extract_cluster(frame, center)
+        box = cut.atoms
+        assert len(box) == 108
+        assert box.cell.lengths() == pytest.approx([3 * A] * 3)
+        assert box.pbc.all()
+        assert find_too_close(box, ALLOWED) is None
+        assert len(set(box.arrays["parent_index"])) == 108
+        expected, vectors = find_neighbours(frame, center, 5.0)
+        found, box_vectors = find_neighbours(box, cut.center_atom_index, 5.0)
+        np.testing.assert_array_equal(box.arrays["parent_index"][found], expected)
+        np.testing.assert_allclose(box_vectors, vectors, atol=1e-8)
+        assert cut.force_mask.sum() == 1 + len(expected)
+        assert box.info["energy_weight"] == 0.0
+
+
+def test_box_keeps_the_stoichiometry_of_an_ordered_compound():
+    frame = bulk("AlCu", "cesiumchloride", a=2.9, cubic=True).repeat(6)
+    frame.rattle(0.12, seed=2)
+    extractor = make_extractor("box", box_fractions=(2 / 3,) * 3)
+    for center in (0, 1, 200):
+        cut = extractor.extract_cluster(frame, center).atoms
+        assert cut.get_chemical_formula() == "Al64Cu64"
+
+
+def test_box_follows_the_strain_of_its_frame():
+    frame = make_hot_crystal(5, 0.12)
+    frame.set_cell(frame.cell[:] @ [[1.02, 0, 0], [0.03, 1.01, 0], [0, -0.02, 0.99]], scale_atoms=True)
+    extractor = make_extractor("box", cutoff=5.0, core_radius=5.0, box_fractions=(0.6, 0.6, 0.6))
+    cut = extractor.extract_cluster(frame, 77).atoms
+    np.testing.assert_allclose(cut.cell[:], 0.6 * frame.cell[:])
+    assert len(cut) == 108
+
+
+def test_box_that_is_core_throughout_counts_its_energy():
+    half_diagonal = 0.5 * np.sqrt(3) * 3 * A
+    extractor = make_extractor("box", core_radius=half_diagonal + 0.1, box_fractions=(0.6, 0.6, 0.6))
+    cut = extractor.extract_cluster(make_hot_crystal(5), 3)
+    assert cut.force_mask.all()
+    assert cut.atoms.info["energy_weight"] == 1.0
+
+
+def test_box_does_not_fill_a_vacancy_beside_the_centre():
+    frame = make_hot_crystal(5)
+    center = 0
+    neighbour = find_neighbours(frame, center, 3.3)[0][0]
+    del frame[neighbour]
+    extractor = make_extractor("box", cutoff=5.0, core_radius=5.0, box_fractions=(0.6, 0.6, 0.6))
+    cut = extractor.extract_cluster(frame, center)
+    assert len(find_neighbours(cut.atoms, cut.center_atom_index, 3.3)[0]) == 11
+
+
+def test_box_narrower_than_twice_the_cutoff_is_refused():
+    frame = make_hot_crystal(5)
+    frame.set_cell(frame.cell * 0.97, scale_atoms=True)  # pressed: 11.79 Å are left of 12.15 Å
+    with pytest.raises(CutRefused, match=r"11\.79 Å.*12 Å"):
+        make_extractor("box", cutoff=6.0, box_fractions=(0.6, 0.6, 0.6)).extract_cluster(frame, 0)
+
+
+@pytest.mark.parametrize("mode", ["cluster", "box", "cell"])
+def test_cut_with_atoms_too_close_is_refused(mode):
+    frame = make_hot_crystal(5, 0.05)
+    neighbour = find_neighbours(frame, 0, 3.3)[0][0]
+    frame.positions[neighbour] = frame.positions[0] + [1.0, 0, 0]
+    with pytest.raises(CutRefused, match=r"1\.00 Å apart; initial\.min_distance\.Al-Al allows 1\.69 Å"):
+        make_extractor(mode, box_fractions=(0.6, 0.6, 0.6)).extract_cluster(frame, 0)
+
+
+def test_cell_is_the_whole_frame():
+    frame = make_hot_crystal(3)
+    cut = make_extractor("cell").extract_cluster(frame, 40)
+    assert len(cut.atoms) == len(frame)
+    assert cut.center_atom_index == 40
+    assert cut.force_mask.all()
+    assert cut.atoms.info["energy_weight"] == 1.0
+    assert structure_id(cut.atoms) == structure_id(frame)
+
+
+@pytest.mark.parametrize(
+    ("source", "lengths", "side", "expected"),
+    [
+        ({"prototype": "fcc", "supercell": (4, 4, 4)}, (16.2, 16.2, 16.2), 12.15, (0.75, 0.75, 0.75)),
+        ({"prototype": "fcc", "supercell": (4, 4, 4)}, (16.2, 16.2, 16.2), 13.2, (0.75, 0.75, 0.75)),
+        ({"prototype": "hcp", "supercell": (6, 6, 4)}, (19.2, 19.2, 20.8), 14.0, (4 / 6, 4 / 6, 3 / 4)),
+        ({"file": "melt.xyz"}, (20.0, 20.0, 25.0), 10.0, (0.5, 0.5, 0.4)),
+    ],
+)
+def test_box_spans_whole_crystal_cells(source, lengths, side, expected):
+    start = Atoms(cell=lengths, pbc=True)
+    assert box_fractions(start, StructureSource(**source), side) == pytest.approx(expected)
+
+
+def test_centers_start_with_the_halting_atom_and_keep_apart():
+    frames = [make_hot_crystal(4, seed=seed) for seed in range(3)]
+    near = int(find_neighbours(frames[2], 10, 3.3)[0][0])
+    far = int(np.argmax(frames[2].get_distances(10, range(len(frames[2])), mic=True)))
+    add_gamma(frames[0], 80, {10: 9.0, near: 8.0})
+    add_gamma(frames[1], 90, {})
+    add_gamma(frames[2], 100, {10: 6.0, near: 5.5, far: 2.5})
+    assert list(choose_centers(frames, 2.0, 5.0)) == [(2, 10), (0, 10), (2, far)]
+    assert list(choose_centers(frames, 2.0, 5.0, one_per_frame=True)) == [(2, 10), (0, 10)]
+
+
+def test_halting_atom_is_chosen_even_below_the_threshold():
+    frame = add_gamma(make_hot_crystal(2), 10, {7: 1.5})
+    assert list(choose_centers([frame], 2.0, 5.0)) == [(0, 7)]
+
+
+@pytest.mark.parametrize("mode", ["cluster", "box", "cell"])
+def test_cuts_carry_their_provenance_and_keep_their_id_through_a_file(mode, tmp_path):
+    frames = [add_gamma(make_hot_crystal(4, seed=seed), 10 * seed, {5: 3.0 + seed}) for seed in range(3)]
+    outcome = {"outcome": "halted", "walker": "md_900K_c2"}
+    config = make_config(mode=mode, box_side=12.15)
+    cuts, refusals = extract_from_walker(frames, outcome, config, generation=4)
+    assert refusals == []
+    assert [cut.info["step"] for cut in cuts] == [20, 10, 0]
+    write_structures(tmp_path / "extracted.extxyz", cuts)
+    for cut, read in zip(cuts, read_structures(tmp_path / "extracted.extxyz"), strict=True):
+        assert read.info["structure_id"] == structure_id(read) == structure_id(cut)
+        assert read.info["config_type"] == "active_learning"
+        assert read.info["generation"] == 4
+        assert read.info["walker"] == "md_900K_c2"
+        center = read.info["center_atom_index"]
+        assert read.arrays["parent_index"][center] == 5
+        assert read.arrays["gamma"][center] == pytest.approx(read.info["gamma"])
+        assert f"step {read.info['step']}, atom 5" in read.info["origin"]
+        np.testing.assert_array_equal(read.arrays["force_mask"], cut.arrays["force_mask"])
+
+
+def test_extraction_stops_at_max_clusters_and_drops_duplicates():
+    frame = add_gamma(make_hot_crystal(4), 10, dict.fromkeys(range(0, 256, 5), 4.0))
+    outcome = {"outcome": "crashed", "walker": "md_300K"}
+    cuts, _ = extract_from_walker([frame], outcome, make_config(mode="box", box_side=12.15, max_clusters=2), 0)
+    assert len(cuts) == 2
+    same = [frame, frame.copy()]
+    cuts, _ = extract_from_walker(same, outcome, make_config(mode="cell"), 0)
+    assert len(cuts) == 1
+
+
+def test_refused_cuts_are_said_and_the_next_centre_is_taken():
+    frame = make_hot_crystal(4, 0.05)
+    neighbour = int(find_neighbours(frame, 0, 3.3)[0][0])
+    frame.positions[neighbour] = frame.positions[0] + [1.0, 0, 0]
+    distances = frame.get_distances(0, range(len(frame)), mic=True)
+    far = int(np.argmax(distances))
+    add_gamma(frame, 70, {0: 50.0, far: 3.0})
+    config = make_config(mode="cluster", core_radius=4.0, buffer=1.0)
+    cuts, refusals = extract_from_walker([frame], {"outcome": "crashed", "walker": "md_300K"}, config, 1)
+    assert [cut.arrays["parent_index"][cut.info["center_atom_index"]] for cut in cuts] == [far]
+    assert len(refusals) == 1
+    assert "md_300K, step 70, atom 0, gamma 50.00" in refusals[0]
+    assert "1.00 Å apart" in refusals[0]
+
+
+def test_frames_without_finite_positions_are_left_out():
+    good, bad = (add_gamma(make_hot_crystal(4), step, {3: 4.0}) for step in (10, 20))
+    bad.positions[:] = np.nan
+    cuts, refusals = extract_from_walker(
+        [good, bad], {"outcome": "crashed", "walker": "md_300K"}, make_config(mode="cell"), 0
+    )
+    assert [cut.info["step"] for cut in cuts] == [10]
+    assert len(refusals) == 1
+
+
+def test_completed_walker_is_not_cut():
+    frame = add_gamma(make_hot_crystal(4), 1000, {3: 4.0})
+    assert extract_from_walker([frame], {"outcome": "completed", "walker": "md_300K"}, make_config(mode="cell"), 0) == (
+        [],
+        [],
+    )
