@@ -19,6 +19,11 @@ class WalkerPaths:
         return self.directory / "in.lammps"
 
     @property
+    def start(self) -> Path:
+        """LAMMPS data file that in.lammps reads."""
+        return self.directory / "start.data"
+
+    @property
     def log(self) -> Path:
         return self.directory / "log.lammps"
 
@@ -133,6 +138,15 @@ class CampaignPaths:
     @property
     def dashboard(self) -> Path:
         return self.results / "dashboard.html"
+
+    @property
+    def driver_lock(self) -> Path:
+        """JSON: the driver that runs the campaign."""
+        return self.root / "work" / "driver.lock"
+
+    def snakemake_log(self, generation: int) -> Path:
+        """All that Snakemake printed for one generation."""
+        return self.root / "work" / "logs" / f"snakemake_gen_{generation:03d}.log"
 
     def work(self, generation: int, step: str) -> Path:
         """Undeclared scratch of a step (restart files, interim potentials): survives a failed or killed job."""

@@ -1,0 +1,138 @@
+"""The input of one MD run: `in.lammps` and its data file, the same for every LAMMPS engine."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io.lammpsdata import write_lammps_data
+from pydantic import Field, model_validator
+
+from mlip_auto.config import Positive, Section
+from mlip_auto.paths import WalkerPaths
+from mlip_auto.structures import write_atomically
+
+
+class InferenceConfig(Section):
+    """Conditions of one MD run and what makes it halt."""
+
+    temperature: Positive = Field(description="Target temperature in K.")
+    pressure: float | None = Field(None, description="Target pressure in bar (isotropic NPT); none: fixed cell (NVT).")
+    timestep: Positive = Field(1.0, description="MD time step in fs.")
+    steps: int = Field(ge=1, description="MD steps; a multiple of gamma_every.")
+    uncertainty_threshold: Positive = Field(5.0, description="Extrapolation grade gamma above which MD halts.")
+    gamma_every: int = Field(10, ge=1, description="Steps between two evaluations of gamma.")
+    skin: Positive = Field(1.0, description="Skin of the neighbour list in Å.")
+    seed: int = Field(ge=1, lt=2**31, description="Seed of the initial velocities.")
+
+    @model_validator(mode="after")
+    def _last_step_has_gamma(self) -> "InferenceConfig":
+        if self.steps % self.gamma_every:
+            raise ValueError(
+                f"steps: {self.steps} is not a multiple of gamma_every, {self.gamma_every}; "
+                "the last step of a run needs its gamma, choose a multiple"
+            )
+        return self
+
+    @property
+    def absurd_temperature(self) -> float:
+        """K; far above what a run at `temperature` reaches unless it has blown up."""
+        return 10 * self.temperature + 1000
+
+
+def write_input(run: WalkerPaths, atoms: Atoms, potential: Path, active_set: Path, inference: InferenceConfig) -> None:
+    """Write `in.lammps` and the data file that it reads, into the folder of `run`.
+
+    The force is asked for as `pair_style pace/extrapolation`, which a LAMMPS with ML-PACE has built in and
+    `lammps_library` provides otherwise: both run this very file. A cell that is not in LAMMPS's orientation is
+    rotated into it (first vector along x, second in the xy plane). Fixed masses are those of `atoms`.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two atoms, or a barostat on a structure that is not periodic along all three vectors.
+    """
+    if len(atoms) < 2:
+        raise ValueError(f"MD of {len(atoms)} atom: at least 2 are needed for a temperature")
+    if inference.pressure is not None and not atoms.pbc.all():
+        raise ValueError(
+            f"pressure: found {inference.pressure:g} bar for a structure with pbc {atoms.pbc.tolist()}; "
+            "a barostat needs a cell that is periodic along all three vectors, leave pressure out"
+        )
+    elements = sorted(set(atoms.symbols))
+    with write_atomically(run.start) as aside:
+        aside.write_text(_format_data(atoms, elements))
+    with write_atomically(run.input) as aside:
+        aside.write_text(_format_input(run, atoms, elements, potential, active_set, inference))
+
+
+def _format_data(atoms: Atoms, elements: list[str]) -> str:
+    # Along a free direction LAMMPS shrinks the box to the atoms: it must be straight and hold them at the start.
+    cell = atoms.cell.copy()
+    cell[~atoms.pbc] = 0
+    boxed = Atoms(
+        atoms.symbols,
+        positions=atoms.positions,
+        cell=cell.complete(),
+        pbc=atoms.pbc,
+        masses=atoms.get_masses(),
+    )
+    for axis in np.flatnonzero(~atoms.pbc):
+        boxed.center(vacuum=1.0, axis=axis)
+    boxed.wrap(pbc=atoms.pbc)
+    text = io.StringIO()
+    write_lammps_data(text, boxed, specorder=elements, masses=True, atom_style="atomic", units="metal")
+    return text.getvalue()
+
+
+def _format_input(
+    run: WalkerPaths, atoms: Atoms, elements: list[str], potential: Path, active_set: Path, inference: InferenceConfig
+) -> str:
+    timestep = inference.timestep / 1000  # ps
+    every = inference.gamma_every
+    temperature = f"{inference.temperature:.10g}"
+    thermostat = f"temp {temperature} {temperature} {100 * timestep:.10g}"
+    if inference.pressure is None:
+        ensemble = f"nvt {thermostat}"
+    else:
+        pressure = f"{inference.pressure:.10g}"
+        ensemble = f"npt {thermostat} iso {pressure} {pressure} {1000 * timestep:.10g}"
+    # The angular momentum of a periodic system means nothing.
+    rotation = "no" if atoms.pbc.any() else "yes"
+    absurd = f"{inference.absurd_temperature:.0f}"
+    threshold = f"{inference.uncertainty_threshold:.10g}"
+    return f"""\
+units           metal
+atom_style      atomic
+boundary        {" ".join("p" if periodic else "s" for periodic in atoms.pbc)}
+read_data       {run.start.name}
+velocity        all create {temperature} {inference.seed} mom yes rot {rotation} dist gaussian
+
+pair_style      pace/extrapolation
+pair_coeff      * * "{potential.absolute()}" "{active_set.absolute()}" {" ".join(elements)}
+fix             gamma all pair {every} pace/extrapolation gamma 1
+
+neighbor        {inference.skin:.10g} bin
+neigh_modify    every 1 delay 0 check yes
+timestep        {timestep:.10g}
+fix             md all {ensemble}
+
+compute         gamma_max all reduce max f_gamma
+variable        gamma_max equal c_gamma_max
+thermo          {every}
+thermo_style    custom step time temp pe etotal press vol v_gamma_max
+thermo_modify   format float %.10g flush yes
+dump            traj all custom {every} {run.dump.name} id type element x y z f_gamma
+dump_modify     traj sort id element {" ".join(elements)} format float %.10g
+
+fix             stop all halt {every} v_gamma_max > {threshold} error continue message yes
+# A comparison with NaN is false: this ends a run that has blown up, whatever it became.
+variable        temperature_is_sane equal "temp < {absurd}"
+fix             temperature_above_{absurd}_K all halt {every} v_temperature_is_sane != 1 error hard
+
+# fix halt does not look at the first frame: a start that is unknown already must not move.
+run             0 post no
+if              "${{gamma_max}} > {threshold}" then &
+                "print 'Halt condition met on step 0 with value ${{gamma_max}}'" "quit 0"
+run             {inference.steps} upto
+"""

@@ -1,0 +1,125 @@
+"""What LAMMPS wrote: thermo table and halt from the log, frames with gamma from the end of the dump."""
+
+import io
+import mmap
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from ase import Atoms
+
+# The first is LAMMPS's own message, the second that of in.lammps for a start above the threshold.
+_HALT = re.compile(
+    r"^(?:Fix halt condition for fix-id \S+|Halt condition) met on step (\d+) with value (\S+)", re.MULTILINE
+)
+_FRAME = b"ITEM: TIMESTEP"
+
+
+class Halt(NamedTuple):
+    """Where and at which gamma a run halted by itself."""
+
+    step: int
+    gamma: float
+
+
+def read_thermo(log: Path) -> pd.DataFrame:
+    """Thermo output of a log: one row a step (index `Step`), columns named as in the log.
+
+    A step printed by two `run`s appears once. Lines that LAMMPS writes in between (warnings, the halt) and the
+    torn last line of a killed run are left out; without any thermo output the table is empty.
+    """
+    columns: list[str] = []
+    rows: dict[float, list[float]] = {}
+    text = Path(log).read_text()
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        words = line.split()
+        if words[:1] == ["Step"]:
+            columns = words
+        elif line.startswith("Loop time of"):
+            columns = []
+        elif len(words) == len(columns) > 0:
+            try:
+                values = [float(word) for word in words]
+            except ValueError:
+                continue
+            rows[values[0]] = values
+            header = columns
+    if not rows:
+        return pd.DataFrame()
+    table = pd.DataFrame(list(rows.values()), columns=header)
+    return table.astype({"Step": int}).set_index("Step")
+
+
+def read_halt(log: Path) -> Halt | None:
+    """The step and gamma at which the run of this log halted; None when it did not.
+
+    A halt with `error hard` is an error, not a halt: LAMMPS writes ERROR before it.
+    """
+    found = _HALT.search(Path(log).read_text())
+    return Halt(int(found[1]), float(found[2])) if found else None
+
+
+def read_error(log: Path) -> str | None:
+    """LAMMPS's last ERROR line, without its place in the source; None when there is none."""
+    errors = re.findall(r"^ERROR(?: on proc \d+)?: (.*?)(?: \(\S+\.cpp:\d+\))?$", Path(log).read_text(), re.MULTILINE)
+    return errors[-1] if errors else None
+
+
+def read_last_frames(dump: Path, count: int = 1) -> list[Atoms]:
+    """The last `count` whole frames of a dump, oldest first; fewer when it has fewer.
+
+    Read backwards from the end of the file, so a long dump costs no more than a short one. A frame torn by a kill
+    is left out. Atoms are in the order of their ids (index = id - 1), with the array `gamma` where the dump has
+    a column `f_gamma`, info `step`, and the cell in LAMMPS's orientation with its origin at zero.
+    """
+    dump = Path(dump)
+    if dump.stat().st_size == 0:
+        return []
+    frames: list[Atoms] = []
+    with dump.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        end = len(content)
+        while len(frames) < count and (start := content.rfind(_FRAME, 0, end)) >= 0:
+            frame = _parse_frame(content[start:end])
+            if frame is not None:
+                frames.append(frame)
+            end = start
+    return frames[::-1]
+
+
+def _parse_frame(text: bytes) -> Atoms | None:
+    """One frame of `dump custom`; None when it is torn."""
+    *header, body = text.split(b"\n", 9)
+    if len(header) < 9 or body.count(b"\n") != int(header[3]):
+        return None
+    box = header[4].decode().split()[3:]
+    bounds = np.array([line.split() for line in header[5:8]], dtype=float)
+    columns = header[8].decode().split()[2:]
+    table = pd.read_csv(io.BytesIO(body), sep=r"\s+", header=None, names=columns).sort_values("id")
+    cell, origin = _cell_of_bounds(bounds)
+    atoms = Atoms(
+        table["element"].to_list(),
+        positions=table[["x", "y", "z"]].to_numpy(dtype=float) - origin,
+        cell=cell,
+        pbc=[boundary == "pp" for boundary in box[-3:]],
+        info={"step": int(header[1])},
+    )
+    if "f_gamma" in columns:
+        atoms.arrays["gamma"] = table["f_gamma"].to_numpy(dtype=float)
+    return atoms
+
+
+def _cell_of_bounds(bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cell vectors (rows, Å) and origin from a dump's BOX BOUNDS, shape=(3, 2) or with a tilt (3, 3).
+
+    The bounds of a tilted box enclose it: https://docs.lammps.org/Howto_triclinic.html
+    """
+    low, high = bounds[:, 0].copy(), bounds[:, 1].copy()
+    xy, xz, yz = bounds[:, 2] if bounds.shape[1] == 3 else (0.0, 0.0, 0.0)
+    low[0] -= min(0.0, xy, xz, xy + xz)
+    high[0] -= max(0.0, xy, xz, xy + xz)
+    low[1] -= min(0.0, yz)
+    high[1] -= max(0.0, yz)
+    lengths = high - low
+    return np.array([[lengths[0], 0, 0], [xy, lengths[1], 0], [xz, yz, lengths[2]]]), low
