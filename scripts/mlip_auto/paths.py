@@ -105,8 +105,8 @@ class GenerationPaths:
 
     @property
     def figure(self) -> Path:
-        """HTML fragment page of this generation for the Snakemake report."""
-        return self.directory / "generation.html"
+        """Figure of this generation for the Snakemake report."""
+        return self.directory / "generation.svg"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+# make run: set up .venv and run the campaign of config/config.yaml. make test: set up .venv and run all tests.
+# Needs Python 3.11 and make; no root. PYTHON=/path/to/python3.11 where python3 is another version.
+PYTHON ?= python3
+CORES ?= $(shell nproc)
+.PHONY: setup run test test-fast
+.DEFAULT_GOAL := setup
+
+setup: .venv/.setup-done
+
+# A stamp is written last: a set-up that was killed half-way starts again from nothing.
+.venv/.packages: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "$(PYTHON) is not Python 3.11; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check --no-deps -r requirements.lock
+	touch $@
+
+.venv/.setup-done: .venv/.packages pyproject.toml
+	.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+run: setup
+	.venv/bin/mlip-auto run --cores $(CORES)
+
+test: setup
+	.venv/bin/python -m pytest
+
+test-fast: setup
+	.venv/bin/python -m pytest -m "not slow"

@@ -1,0 +1,222 @@
+"""The command `mlip-auto`. Heavy imports are inside the commands, so that --help and status answer at once."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from mlip_auto.config import CampaignConfig
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Machine-learning interatomic potentials by unattended active learning.\n\n"
+    "A campaign starts from a config alone. Each generation selects structures, labels them by DFT, fits an ACE "
+    "potential and runs MD that halts where the potential does not know; what it met there is learnt in the next "
+    "generation, until MD runs through and fresh velocities confirm it.\n\n"
+    "First time: `mlip-auto init DIR`, `cd DIR`, edit config/config.yaml, `mlip-auto check`, `mlip-auto run`.",
+)
+
+Directory = Annotated[
+    Path, typer.Option("--directory", "-d", help="The campaign's folder: results/, store/ and work/ are made in it.")
+]
+Configfile = Annotated[
+    Path | None, typer.Option("--configfile", help="The config; DIRECTORY/config/config.yaml where not given.")
+]
+Profile = Annotated[
+    str | None,
+    typer.Option("--profile", help="Snakemake profile, e.g. profiles/slurm; profiles/local where not given."),
+]
+Cores = Annotated[
+    int | None, typer.Option("--cores", "-c", min=1, help="Cores to use at once; the profile's where not given.")
+]
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="The folder to make.")]) -> None:
+    """Write a campaign folder with a commented config: edit it, then `mlip-auto check`."""
+    from mlip_auto.driver import REPO
+
+    target = directory / "config" / "config.yaml"
+    if target.exists():
+        _fail(f"{target} exists already; nothing was written. Choose another folder.", 1)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text((REPO / "config" / "config.yaml").read_text())
+    typer.echo(f"Wrote {target}. Next: edit it, then `cd {directory}` and `mlip-auto check`.")
+
+
+@app.command()
+def check(directory: Directory = Path(), configfile: Configfile = None) -> None:
+    """Validate the config: every error at once, with its key, its value and the cure. Runs nothing.
+
+    Exit codes: 0 good, 2 bad config.
+    """
+    config = _checked_config(directory, configfile)
+    typer.echo(_describe_plan(config, directory))
+
+
+@app.command()
+def run(
+    directory: Directory = Path(),
+    configfile: Configfile = None,
+    profile: Profile = None,
+    cores: Cores = None,
+) -> None:
+    """Run the campaign until it converges. Killed at any point and started again, it goes on from its files.
+
+    Exit codes: 0 converged, 1 failed, 2 bad config, 3 stopped by a limit of the config or because nothing new was
+    learnt, 128 + N stopped by signal N.
+    """
+    from mlip_auto.driver import CampaignError, Interrupted, SnakemakeCall, run_campaign
+    from mlip_auto.processes import CampaignLocked
+    from mlip_auto.progress import make_console
+
+    config = _checked_config(directory, configfile)
+    call = SnakemakeCall(_config_path(directory, configfile), directory, profile, cores)
+    try:
+        code = run_campaign(config, call, make_console())
+    except (CampaignError, CampaignLocked) as error:
+        _fail(str(error), 1)
+    except Interrupted as interruption:
+        _fail(
+            f"Stopped by {interruption.signal.name}; all jobs have ended. Next: `mlip-auto run` goes on from here.",
+            128 + interruption.signal,
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def status(
+    directory: Directory = Path(),
+    configfile: Configfile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+) -> None:
+    """Where the campaign stands: its generations, what comes next, and whether a driver is running."""
+    from mlip_auto.paths import CampaignPaths
+    from mlip_auto.processes import read_live_owner
+    from mlip_auto.progress import make_console, say, tabulate_generations
+    from mlip_auto.state import WorkflowManager, find_warnings, read_summaries
+
+    config = _load_config(_config_path(directory, configfile))
+    manager = WorkflowManager(CampaignPaths(directory), config)
+    state = manager.read_state()
+    phase = manager.decide_next_step(state)
+    generation = state.next_run[0]
+    summaries = read_summaries(manager.paths)
+    warnings = find_warnings(summaries)
+    owner = read_live_owner(manager.paths.driver_lock)
+    if as_json:
+        content = {
+            "name": config.name,
+            "generation": generation,
+            "phase": phase,
+            "pending_tasks": state.pending_tasks,
+            "reason": state.reason,
+            "confirmations_done": state.confirmations_done,
+            "driver": asdict(owner) if owner else None,
+            "warnings": warnings,
+            "generations": summaries,
+        }
+        typer.echo(json.dumps(content, indent=2))
+        return
+    console = make_console()
+    if summaries:
+        console.print(tabulate_generations(summaries, console))
+    for warning in warnings:
+        say(console, f"warning: {warning}")
+    waiting = f", waiting for {', '.join(state.pending_tasks)}" if state.pending_tasks else ""
+    because = f": {state.reason}" if state.reason else ""
+    driver = f"run by pid {owner.pid} on {owner.host}" if owner else "no driver is running"
+    say(console, f"{config.name}: generation {generation}, {phase}{because}{waiting}; {driver}.")
+
+
+@app.command()
+def report(
+    directory: Directory = Path(),
+    configfile: Configfile = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .zip or .html file.")] = Path("report.zip"),
+) -> None:
+    """Write the Snakemake report with the figures of all generations."""
+    import subprocess
+
+    from mlip_auto.driver import CampaignError, SnakemakeCall
+    from mlip_auto.paths import CampaignPaths
+    from mlip_auto.state import read_summaries
+
+    path = _config_path(directory, configfile)
+    _load_config(path)
+    if not read_summaries(CampaignPaths(directory)):
+        _fail(f"{directory / 'results'} holds no finished generation yet; next: `mlip-auto run`.", 1)
+    last = len(read_summaries(CampaignPaths(directory))) - 1
+    call = SnakemakeCall(path, directory)
+    try:
+        command = call.command("--report", str(output.resolve()), "--config", f"generation={last}")
+    except CampaignError as error:
+        _fail(str(error), 1)
+    finished = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if finished.returncode != 0:
+        _fail(f"{finished.stdout}\nSnakemake could not write the report; its reason stands above.", 1)
+    typer.echo(f"Wrote {output}. Next: unpack it and open its report.html.")
+
+
+def _config_path(directory: Path, configfile: Path | None) -> Path:
+    return configfile or directory / "config" / "config.yaml"
+
+
+def _load_config(path: Path) -> "CampaignConfig":
+    from mlip_auto.config import ConfigError, load_config
+
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        _fail_config(path, error.errors)
+
+
+def _checked_config(directory: Path, configfile: Path | None) -> "CampaignConfig":
+    """The config after `check`; its warnings go to stderr, its errors end the program with exit code 2."""
+    from mlip_auto.check import check_campaign
+
+    path = _config_path(directory, configfile)
+    config = _load_config(path)
+    found = check_campaign(config, directory)
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if found.errors:
+        _fail_config(path, found.errors)
+    return config
+
+
+def _describe_plan(config: "CampaignConfig", directory: Path) -> str:
+    from mlip_auto.initial import count_candidates
+    from mlip_auto.paths import CampaignPaths
+    from mlip_auto.planning import count_shards
+    from mlip_auto.walkers import base_walkers
+
+    paths = CampaignPaths(directory)
+    walkers = base_walkers(config)
+    exploration, basis = config.exploration, config.training.basis
+    runs = ", ".join(f"{walker.name} ({walker.steps * exploration.timestep / 1000:g} ps)" for walker in walkers)
+    return (
+        f"The config is good. {config.name} would make {count_candidates(config, directory)} structures of "
+        f"{'-'.join(config.system.elements)}, label at most {config.selection.max_structures} a generation with "
+        f"{config.dft.code} (generation 0: {count_shards(paths, config, 0)} jobs), fit "
+        f"{basis.number_of_functions_per_element} functions per element with the solver {config.training.solver}, and run "
+        f"MD of {runs} that halts above gamma {exploration.uncertainty_threshold:g}; then again with what it cut out "
+        f"({config.extraction.mode}), for at most {config.loop.max_generations} generations, until nothing halts and "
+        f"{config.loop.confirmations} fresh velocity seeds confirm it. Next: `mlip-auto run`."
+    )
+
+
+def _fail_config(path: Path, errors: list[str]) -> NoReturn:
+    lines = "\n".join(f"  {error}" for error in errors)
+    _fail(f"{path}: {len(errors)} error{'s' if len(errors) > 1 else ''}; nothing was run.\n{lines}", 2)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code)

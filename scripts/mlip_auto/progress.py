@@ -1,0 +1,163 @@
+"""What the driver shows: Snakemake's output as one line a step, a table a generation, the end of a failed job's log."""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+
+TAIL = 15  # lines shown of a failed job's log
+
+_RULE = re.compile(r"^(?:local)?rule (\w+):$")
+_MESSAGE = re.compile(r"^Job (\d+): (.+)$")
+_ERROR = re.compile(r"^Error in (?:group job|rule) (\w+):$")
+_DETAIL = re.compile(r"^    (jobid|wildcards|log): (.+)$")
+_FINISHED = re.compile(r"^Finished jobid: (\d+) \(Rule: (\w+)\)$")
+_TOTAL = re.compile(r"^total\s+(\d+)$")
+
+
+@dataclass
+class Failure:
+    """One failed job, as Snakemake reports it."""
+
+    rule: str
+    log: str | None = None
+
+    def describe(self, root: Path) -> str:
+        """Rule, log file, and the last lines of that log."""
+        if self.log is None:
+            return f"{self.rule} failed"
+        path = root / self.log
+        tail = path.read_text(errors="replace").splitlines()[-TAIL:] if path.exists() else ["(no such file)"]
+        return "\n".join([f"{self.rule} failed; the end of {path}:", *(f"    {line}" for line in tail)])
+
+
+@dataclass
+class Progress:
+    """Follows the lines that Snakemake prints; prints one line for each step that has finished.
+
+    A terminal also shows the steps that are running.
+    """
+
+    generation: int
+    console: Console
+    failures: list[Failure] = field(default_factory=list)
+    _total: int = 0
+    _done: int = 0
+    _running: dict[str, tuple[str, float]] = field(default_factory=dict)
+    _block: tuple[str, str] = ("", "")
+    _jobid: str = ""
+    _status: Status | None = None
+
+    def feed(self, line: str) -> None:
+        line = line.rstrip("\n")
+        if not line.startswith(" "):
+            self._block = ("", "")
+        if match := _TOTAL.match(line):
+            self._total, self._done = int(match[1]), 0
+        elif match := _RULE.match(line):
+            self._block = ("rule", match[1])
+        elif match := _MESSAGE.match(line):
+            self._start(match[1], match[2])
+        elif match := _ERROR.match(line):
+            self._block = ("error", match[1])
+            self.failures.append(Failure(match[1]))
+        elif match := _DETAIL.match(line):
+            self._add_detail(match[1], match[2])
+        elif match := _FINISHED.match(line):
+            self._finish(match[1], match[2])
+
+    def close(self) -> None:
+        self._running.clear()
+        self._show_running()
+
+    def _add_detail(self, key: str, value: str) -> None:
+        kind, rule = self._block
+        if kind == "error" and key == "log":
+            self.failures[-1].log = value.removesuffix(" (check log file(s) for error details)").split(", ")[0]
+        elif kind == "rule" and key == "jobid":
+            self._jobid = value
+            self._start(value, rule)
+        elif kind == "rule" and key == "wildcards":
+            wildcards = [wildcard for wildcard in value.split(", ") if not wildcard.startswith("gen=")]
+            self._start(self._jobid, " ".join([rule, *wildcards]))
+
+    def _start(self, jobid: str, label: str) -> None:
+        self._running[jobid] = (label, time.monotonic())
+        self._show_running()
+
+    def _finish(self, jobid: str, rule: str) -> None:
+        label, started = self._running.pop(jobid, (rule, time.monotonic()))
+        self._done += 1
+        if rule != "all":
+            count = f"{self._done:>{len(str(self._total))}}/{self._total}"
+            say(self.console, f"gen {self.generation}  {count}  {label}  {time.monotonic() - started:.1f} s")
+        self._show_running()
+
+    def _show_running(self) -> None:
+        if not self.console.is_terminal:
+            return
+        labels = escape(", ".join(label for label, _ in self._running.values() if label != "all"))
+        if not labels:
+            if self._status:
+                self._status.stop()
+                self._status = None
+        elif self._status:
+            self._status.update(labels)
+        else:
+            self._status = self.console.status(labels)
+            self._status.start()
+
+
+def make_console() -> Console:
+    """A rich console; wide and without box drawing where the output is a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def say(console: Console, text: str) -> None:
+    """Print text as it is: no markup, no colours, no wrapping."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def tabulate_generations(summaries: Sequence[Mapping[str, Any]], console: Console) -> Table:
+    """One row a generation. RMSE of forces in meV/Å and of energies in meV/atom: training, held out, true."""
+    table = Table(box=Table().box if console.is_terminal else None, pad_edge=False)
+    for header in ("gen", "candidates", "selected", "labelled", "failed"):
+        table.add_column(header, justify="right")
+    table.add_column("F RMSE meV/Å\ntrain/held out/true")
+    table.add_column("E RMSE meV/atom\ntrain/held out/true")
+    table.add_column("gamma", justify="right")
+    table.add_column("MD: steps, outcome")
+    table.add_column("min", justify="right")
+    for summary in summaries:
+        table.add_row(
+            *(str(summary[key]) for key in ("generation", "candidates", "selected", "labelled", "failed")),
+            _format_rmse(summary["rmse"], "force"),
+            _format_rmse(summary["rmse"], "energy"),
+            "-" if summary["gamma_max"] is None else f"{summary['gamma_max']:.2f}",
+            "\n".join(_format_walker(name, walker) for name, walker in summary["walkers"].items()),
+            f"{summary['minutes']:.1f}",
+        )
+    return table
+
+
+def _format_rmse(rmse: Mapping[str, Any], quantity: str) -> str:
+    """`train/held out/true` in thousandths of the summary's unit; the worst walker's true error."""
+    true = rmse["true"] or {}
+    errors = [
+        rmse["train"][quantity],
+        rmse["held_out"][quantity] if rmse["held_out"] else None,
+        max((walker[quantity] for walker in true.values()), default=None),
+    ]
+    return "/".join("-" if error is None else f"{1000 * error:.1f}" for error in errors)
+
+
+def _format_walker(name: str, walker: Mapping[str, Any]) -> str:
+    return f"{name} {walker['step']}/{walker['steps']} {walker['outcome']}"
