@@ -33,11 +33,11 @@ def earlier(name: str) -> list[Path]:
 
 
 def job_log(rule: str) -> Path:
-    return Path("logs") / f"gen_{RUN.generation:03d}" / f"{rule}.log"
+    return Path("logs") / "gen_{gen}" / f"{rule}.log"
 
 
 def job_benchmark(rule: str) -> Path:
-    return Path("logs") / f"gen_{RUN.generation:03d}" / f"{rule}.benchmark.tsv"
+    return Path("logs") / "gen_{gen}" / f"{rule}.benchmark.tsv"
 
 
 onstart:

@@ -32,7 +32,7 @@ rule build_database:
     output:
         database=PATHS.database,
     log:
-        job_log("build_database"),
+        Path("logs") / "build_database.log",
     script:
         "../scripts/build_database.py"
 
@@ -74,6 +74,6 @@ rule build_dashboard:
             labels={"generation": "all", "figure": "dashboard"},
         ),
     log:
-        job_log("build_dashboard"),
+        Path("logs") / "build_dashboard.log",
     script:
         "../scripts/build_dashboard.py"

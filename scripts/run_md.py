@@ -1,0 +1,31 @@
+"""MD of one walker that halts by itself."""
+
+from typing import TYPE_CHECKING
+
+from mlip_auto.config import parse_workflow_config
+from mlip_auto.exploration import run_walker
+from mlip_auto.joblog import run_job
+from mlip_auto.paths import CampaignPaths
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake) -> None:
+    generation, walker = int(snakemake.wildcards.gen), snakemake.wildcards.walker
+    paths = CampaignPaths()
+    with run_job(snakemake.log[0]) as log:
+        outcome = run_walker(
+            parse_workflow_config(snakemake.config),
+            generation,
+            walker,
+            potential=snakemake.input.potential,
+            active_set=snakemake.input.active_set,
+            paths=paths.generation(generation).walker(walker),
+            scratch=paths.work(generation, f"md/{walker}"),
+        )
+        log.info("%s: %s", outcome["outcome"], outcome["reason"])
+
+
+if __name__ == "__main__":
+    main(snakemake)

@@ -1,0 +1,46 @@
+"""Small real data shared by the tests: EMT labels of aluminium."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from mlip_auto.config import AceBasis
+from mlip_auto.structures import structure_id
+
+
+def label_with_emt(atoms: Atoms) -> Atoms:
+    """A copy with energy and forces by EMT."""
+    labelled = atoms.copy()
+    labelled.calc = EMT()
+    energy, forces = labelled.get_potential_energy(), labelled.get_forces()
+    labelled.calc = SinglePointCalculator(labelled, energy=energy, forces=forces)
+    labelled.info["structure_id"] = structure_id(labelled)
+    return labelled
+
+
+@pytest.fixture(scope="session")
+def small_basis() -> AceBasis:
+    return AceBasis(
+        cutoff=4.5, number_of_functions_per_element=15, nradmax_by_orders=[5, 3, 2], lmax_by_orders=[0, 2, 1]
+    )
+
+
+@pytest.fixture
+def al_labels() -> list[Atoms]:
+    """Eight rattled, strained cells of 32 Al atoms."""
+    rng = np.random.default_rng(7)
+    labels = []
+    for _ in range(8):
+        atoms = bulk("Al", cubic=True, a=4.05) * (2, 2, 2)
+        strain = rng.uniform(-0.03, 0.03, (3, 3))
+        atoms.set_cell(atoms.cell[:] @ (np.eye(3) + (strain + strain.T) / 2), scale_atoms=True)
+        atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
+        labels.append(label_with_emt(atoms))
+    return labels
