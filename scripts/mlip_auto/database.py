@@ -16,10 +16,10 @@ from mlip_auto.state import last_generation
 from mlip_auto.structures import (
     get_energy_weight,
     get_force_mask,
-    read_json,
     read_structures,
     write_atomically,
 )
+from mlip_auto.summary import read_records
 
 INFO_KEYS = ("gamma", "reason", "origin", "walker", "step")
 
@@ -74,22 +74,25 @@ def _read_records(generation: GenerationPaths, number: int) -> list[StructureRec
     records = {
         atoms.info["structure_id"]: StructureRecord(atoms, number) for atoms in read_structures(generation.selected)
     }
-    every_record = generation.shard_record("*")
-    for path in sorted(every_record.parent.glob(every_record.name)):
-        labels = {atoms.info["structure_id"]: atoms for atoms in read_structures(path.with_suffix(".extxyz"))}
-        for identifier, entry in read_json(path)["structures"].items():
-            if identifier not in records:
-                continue  # a shard left over from an earlier selection
-            record = records[identifier]
-            record.status, record.failure = entry["status"], entry["reason"]
-            record.cost = {key: entry[key] for key in ("seconds", "cores", "from_store")}
-            if record.status == "completed":
-                if identifier not in labels:
-                    raise ValueError(
-                        f"{path}: structure {identifier} is recorded as completed, but {path.stem}.extxyz "
-                        "lacks its label; remove both files and run again: finished labels come from the store"
-                    )
-                record.atoms = labels[identifier]
+    shards = generation.shard_labels("*")
+    labels = {
+        atoms.info["structure_id"]: atoms
+        for path in sorted(shards.parent.glob(shards.name))
+        for atoms in read_structures(path)
+    }
+    for identifier, entry in read_records(generation).items():
+        if identifier not in records:
+            continue  # a shard left over from an earlier selection
+        record = records[identifier]
+        record.status, record.failure = entry["status"], entry["reason"]
+        record.cost = {key: entry[key] for key in ("seconds", "cores", "from_store")}
+        if record.status == "completed":
+            if identifier not in labels:
+                raise ValueError(
+                    f"{shards.parent}: structure {identifier} is recorded as completed, but no shard has its label; "
+                    "remove this folder and run again: finished labels come from the store"
+                )
+            record.atoms = labels[identifier]
     return list(records.values())
 
 

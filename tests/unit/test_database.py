@@ -130,7 +130,7 @@ def test_a_completed_structure_without_its_label_is_an_error(campaign):
     write_structures(paths.generation(0).shard_labels("0"), [])
     with pytest.raises(
         ValueError,
-        match=f"0.json: structure {structures['good'].info['structure_id']} is recorded as completed",
+        match=f"structure {structures['good'].info['structure_id']} is recorded as completed",
     ):
         DatabaseManager(paths).rebuild()
     assert not paths.database.exists()

@@ -1,0 +1,81 @@
+"""One generation's figure for the Snakemake report: how MD ran and how good the fit is.
+
+A static SVG: with plotly inlined each such page would add 4.8 MB to the report.
+"""
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlip_auto.paths import CampaignPaths
+from mlip_auto.report_data import collect_forces, get_panel, read_gamma_traces
+from mlip_auto.structures import read_json, read_structures, write_atomically
+
+COLORS = ("#1f5a99", "#c2541b", "#1d7a52", "#7a3e8f", "#8a6100", "#2b8a9e", "#a3325c", "#56626e")
+RED, GREY = "#b3261e", "#5f6b76"
+# Text stays text: smaller, and searchable in the report. The salt makes equal figures equal files.
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "mlip-auto", "axes.grid": True, "grid.color": "#e4e8ec"}
+
+
+def write_generation_figure(paths: CampaignPaths, generation: int, threshold: float) -> None:
+    """Write generation.svg: gamma against time of each walker, and predicted against true forces.
+
+    Parameters
+    ----------
+    threshold
+        Extrapolation grade above which MD halts.
+    """
+    files = paths.generation(generation)
+    walkers = read_json(files.summary)["walkers"]
+    traces = read_gamma_traces(files, walkers)
+    true, predicted, held_out = collect_forces(read_structures(files.predictions))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(11, 4.4), layout="constrained")
+        md, parity = figure.subplots(1, 2, width_ratios=(3, 2))
+        figure.suptitle(f"Generation {generation}")
+        _draw_md(md, walkers, traces, threshold)
+        _draw_parity(parity, true, predicted, held_out)
+        with write_atomically(files.figure) as aside:
+            figure.savefig(aside, metadata={"Date": None}, dpi=150)
+
+
+def _draw_md(axes: Axes, walkers: dict[str, Any], traces: dict[str, Any], threshold: float) -> None:
+    panels = list(dict.fromkeys(get_panel(name) for name in walkers))
+    for name, trace in traces.items():
+        panel = get_panel(name)
+        axes.plot(
+            trace["time"],
+            trace["gamma"],
+            color=COLORS[panels.index(panel) % len(COLORS)],
+            linestyle="-" if name == panel else ":",
+            linewidth=1.2,
+            label=f"{name}: {walkers[name]['outcome'].replace('_', ' ')}",
+        )
+        if walkers[name]["outcome"] == "halted":
+            axes.plot(trace["time"].iloc[-1], trace["gamma"].iloc[-1], marker="x", color=RED, markersize=9)
+    axes.axhline(threshold, color=RED, linestyle="--", linewidth=1, label=f"threshold, γ = {threshold:g}")
+    axes.set(yscale="log", xlabel="time (ps)", ylabel="largest γ", title="MD")
+    axes.legend(fontsize="small")
+
+
+def _draw_parity(axes: Axes, true: np.ndarray, predicted: np.ndarray, held_out: np.ndarray) -> None:
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    axes.plot(ends, ends, color=GREY, linewidth=1)
+    for name, chosen, color in (("train", ~held_out, COLORS[0]), ("held-out", held_out, COLORS[1])):
+        if chosen.any():
+            rmse = 1000 * np.sqrt(np.mean((predicted - true)[chosen] ** 2))
+            axes.scatter(
+                true[chosen],
+                predicted[chosen],
+                s=6,
+                alpha=0.5,
+                linewidths=0,
+                color=color,
+                rasterized=True,  # tens of thousands of points as vectors would be megabytes
+                label=f"{name}: RMSE {rmse:.3g} meV/Å",
+            )
+    axes.set(xlabel="force component by the oracle (eV/Å)", ylabel="predicted (eV/Å)", title="Fit", aspect="equal")
+    axes.legend(fontsize="small")
