@@ -211,7 +211,7 @@ def box_fractions(start: Atoms, source: StructureSource, box_side: float) -> tup
         fractions = box_side / lengths
     else:
         repeats = np.array(source.supercell)
-        fractions = np.round(box_side / (lengths / repeats)) / repeats
+        fractions = np.maximum(np.round(box_side / (lengths / repeats)), 1) / repeats
     return tuple(float(fraction) for fraction in fractions)  # type: ignore[return-value]
 
 

@@ -55,10 +55,10 @@ def build_source(
             _set_composition(atoms, source.composition, rng)
         strangers = sorted(set(atoms.symbols) - set(elements))
         if strangers:
-            where = source.file or source.formula or "composition"
+            key = "composition" if source.composition else "formula" if source.file is None else "file"
             raise ValueError(
-                f"{where}: holds {', '.join(strangers)}; system.elements allows {', '.join(elements)}: "
-                "add the element there or give another structure"
+                f"{key}: {getattr(source, key)} holds {', '.join(strangers)}; system.elements allows "
+                f"{', '.join(elements)}: add the element there or give another structure"
             )
     return repeated
 

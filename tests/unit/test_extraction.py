@@ -97,7 +97,7 @@ def test_cluster_stands_in_vacuum_and_its_energy_does_not_count():
 
 
 def make_cells() -> dict[str, Atoms]:
-    cubic = make_hot_crystal(4)
+    cubic = make_hot_crystal(3)
     sheared = cubic.copy()
     sheared.set_cell(cubic.cell[:] @ [[1, 0, 0], [0.45, 1, 0], [-0.3, 0.4, 1]], scale_atoms=True)
     slab = cubic.copy()
@@ -123,7 +123,7 @@ def make_cells() -> dict[str, Atoms]:
 @pytest.mark.parametrize("radius", [3.0, 5.5, 9.0])
 def test_tree_and_neighbour_list_find_the_same_atoms(name, radius):
     frame = make_cells()[name]
-    for center in {0, len(frame) // 2, len(frame) - 1}:
+    for center in {0, len(frame) - 1}:
         by_tree, by_list = (search(frame, center, radius) for search in (neighbours_by_tree, neighbours_by_list))
         np.testing.assert_array_equal(by_tree[0], by_list[0])
         np.testing.assert_allclose(by_tree[1], by_list[1], atol=1e-6)
@@ -246,7 +246,7 @@ def test_halting_atom_is_chosen_even_below_the_threshold():
 def test_cuts_carry_their_provenance_and_keep_their_id_through_a_file(mode, tmp_path):
     frames = [add_gamma(make_hot_crystal(4, seed=seed), 10 * seed, {5: 3.0 + seed}) for seed in range(3)]
     outcome = {"outcome": "halted", "walker": "md_900K_c2"}
-    config = make_config(mode=mode, box_side=12.15)
+    config = make_config(mode=mode, box_side=12.15, core_radius=3.5, buffer=2.0)
     cuts, refusals = extract_from_walker(frames, outcome, config, generation=4)
     assert refusals == []
     assert [cut.info["step"] for cut in cuts] == [20, 10, 0]

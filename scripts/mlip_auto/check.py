@@ -1,0 +1,310 @@
+"""What the config's models cannot see: files, cell sizes, counts of environments. Nothing is run."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import names as ase_calculators
+from ase.calculators.emt import parameters as emt_parameters
+from ase.units import kB
+
+from mlip_auto.config import CampaignConfig, StructureSource
+from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
+from mlip_auto.extraction import box_fractions
+from mlip_auto.initial import build_source
+from mlip_auto.neighbours import cell_heights
+from mlip_auto.walkers import base_walkers
+
+GAMMA_POINT_CODES = ("tblite",)
+ENVIRONMENTS_WANTED = 5  # a function
+SAME_CELL = 0.05  # relative: strains of a few per cent are no other cell size
+STIFFNESS = 10.0  # eV/Å², force constant of an atom in a fairly stiff crystal; softer ones move further
+
+
+@dataclass
+class CheckResult:
+    """Errors forbid a run, warnings do not; each says key, found, allowed and cure."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A source with its key in the config and its undistorted structures (none where they cannot be built)."""
+
+    key: str
+    source: StructureSource
+    structures: list[Atoms]
+
+
+def check_campaign(config: CampaignConfig, directory: Path = Path()) -> CheckResult:
+    """Check a valid config against the rest of the world, all errors at once.
+
+    Parameters
+    ----------
+    directory
+        Working folder of the campaign, where relative structure files start.
+    """
+    result = CheckResult()
+    families = [
+        _build(f"initial.structures[{number}]", family, config, directory, result)
+        for number, family in enumerate(config.initial.structures)
+    ]
+    walkers = [
+        _build(f"exploration.walkers[{number}].structure", walker.structure, config, directory, result)
+        for number, walker in enumerate(config.exploration.walkers)
+    ]
+    _check_elements(config, families, result)
+    _check_vacancies(config, families, result)
+    _check_environments(config, families, result)
+    _check_rattles(config, result)
+    _check_oracle(config, result)
+    _check_solver(config, result)
+    _check_walkers(config, walkers, result)
+    if config.extraction.mode == "box":
+        _check_box(config, walkers, result)
+    if config.extraction.mode == "cluster":
+        _check_cluster(config, result)
+    if config.dft.code in GAMMA_POINT_CODES:
+        _check_one_cell_size(config, families, walkers, result)
+    return result
+
+
+def _build(key: str, source: StructureSource, config: CampaignConfig, directory: Path, result: CheckResult) -> _Built:
+    try:
+        structures = build_source(source, config.system.elements, config.seed, directory)
+    except ValueError as error:
+        result.errors.append(f"{key}.{error}")
+        return _Built(key, source, [])
+    allowed = allowed_distances(config.system.elements, config.initial.min_distance)
+    for atoms in structures:
+        too_close = find_too_close(atoms, allowed)
+        if too_close is not None:
+            result.errors.append(
+                f"{key}: {describe_too_close(atoms, too_close)}; correct `a` or the file, or lower the limit"
+            )
+            break
+    return _Built(key, source, structures)
+
+
+def _check_elements(config: CampaignConfig, families: Sequence[_Built], result: CheckResult) -> None:
+    elements = config.system.elements
+    if all(family.structures for family in families):
+        present = {symbol for family in families for atoms in family.structures for symbol in set(atoms.symbols)}
+        result.errors.extend(
+            f"system.elements: {element} is in no structure of initial.structures; add a family with a prototype or a "
+            f"file that holds {element}, or take it out of system.elements"
+            for element in elements
+            if element not in present
+        )
+    named = {"system.masses": config.system.masses, "initial.min_distance": config.initial.min_distance}
+    result.errors.extend(
+        f"{section}.{key}: names an element outside system.elements ({', '.join(elements)}); remove it"
+        for section, content in named.items()
+        for key in content
+        if not set(key.split("-")) <= set(elements)
+    )
+
+
+def _check_vacancies(config: CampaignConfig, families: Sequence[_Built], result: CheckResult) -> None:
+    for built, family in zip(families, config.initial.structures, strict=True):
+        smallest = min((len(atoms) for atoms in built.structures), default=None)
+        if smallest is not None and max(family.vacancies) >= smallest:
+            result.errors.append(
+                f"{built.key}.vacancies: found {max(family.vacancies)} in a cell of {smallest} atoms; at most "
+                f"{smallest - 1} can go: enlarge `supercell` or lower it"
+            )
+
+
+def _check_environments(config: CampaignConfig, families: Sequence[_Built], result: CheckResult) -> None:
+    """Atoms by element in generation 0 against functions; the selection keeps an even share of all structures."""
+    if not all(family.structures for family in families):
+        return
+    atoms_by_element: Counter[str] = Counter()
+    n_candidates = 0
+    for built, family in zip(families, config.initial.structures, strict=True):
+        n_candidates += family.count * len(built.structures)
+        for atoms in built.structures:
+            for symbol, number in Counter(atoms.symbols).items():
+                atoms_by_element[symbol] += number * family.count
+    n_selected = min(n_candidates, config.selection.max_structures)
+    functions = config.training.basis.number_of_functions_per_element
+    for element, number in sorted(atoms_by_element.items()):
+        environments = round(number * n_selected / n_candidates)
+        trained = round(environments * (1 - config.training.held_out_fraction))
+        found = (
+            f"training.basis.number_of_functions_per_element: {functions} functions for {element}, and generation 0 "
+            f"trains on about {trained} environments of it ({n_selected} of {n_candidates} structures are labelled, "
+            f"{config.training.held_out_fraction:.0%} held out)"
+        )
+        cure = "raise `count`, `supercell` or selection.max_structures, or ask for fewer functions"
+        if trained < functions:
+            result.errors.append(f"{found}; MaxVol needs at least as many environments as functions: {cure}")
+        elif environments < ENVIRONMENTS_WANTED * functions:
+            result.warnings.append(f"{found}; {ENVIRONMENTS_WANTED} times as many as functions are wanted: {cure}")
+
+
+def _check_rattles(config: CampaignConfig, result: CheckResult) -> None:
+    def thermal(temperature: float) -> float:
+        return sqrt(kB * temperature / STIFFNESS)
+
+    target = max(temperature for walker in config.exploration.walkers for temperature in walker.temperatures)
+    largest = max(
+        max(family.rattles) if family.rattles else thermal(family.rattle_temperature or 0)
+        for family in config.initial.structures
+    )
+    if largest < 0.5 * thermal(target):
+        result.warnings.append(
+            f"initial.structures: the largest rattle is {largest:.3g} Å, far below the thermal displacement at "
+            f"{target:g} K (about {thermal(target):.2g} Å by axis in a stiff crystal); MD would halt at once: "
+            "give larger `rattles`, or `rattle_temperature`"
+        )
+
+
+def _check_oracle(config: CampaignConfig, result: CheckResult) -> None:
+    code = config.dft.code
+    if code not in {*GAMMA_POINT_CODES, *ase_calculators}:
+        result.errors.append(
+            f"dft.code: found {code!r}; allowed: {', '.join(GAMMA_POINT_CODES)} or a calculator of ASE: "
+            f"{', '.join(sorted(ase_calculators))}"
+        )
+    unknown = sorted(set(config.system.elements) - set(emt_parameters))
+    if code == "emt" and unknown:
+        result.errors.append(
+            f"dft.code: emt has no parameters for {', '.join(unknown)}; it knows {', '.join(emt_parameters)}: "
+            "choose another code"
+        )
+
+
+def _check_solver(config: CampaignConfig, result: CheckResult) -> None:
+    training, basis = config.training, config.training.basis
+    if training.solver != "linear":
+        return
+    cure = "set training.solver: pacemaker"
+    if basis.ndensity != 1:
+        result.errors.append(
+            f"training.basis.ndensity: found {basis.ndensity}; the linear solver fits 1 only: set it, or {cure}"
+        )
+    elif basis.fs_parameters != [1.0, 1.0] or not basis.npot.startswith("FinnisSinclair"):
+        result.errors.append(
+            f"training.basis.fs_parameters: found {basis.fs_parameters} with npot {basis.npot}; the linear solver "
+            f"fits a linear embedding only, [1, 1] with FinnisSinclairShiftedScaled: set it, or {cure}"
+        )
+
+
+def _check_walkers(config: CampaignConfig, walkers: Sequence[_Built], result: CheckResult) -> None:
+    runs = Counter(spec.name for spec in base_walkers(config))
+    result.errors.extend(
+        f"exploration.walkers: {number} MD runs are named {name}; give each walker its own `name` and name each "
+        "temperature once"
+        for name, number in runs.items()
+        if number > 1
+    )
+    for walker in walkers:
+        if len(walker.structures) > 1:
+            result.errors.append(
+                f"{walker.key}.index: {walker.source.index!r} picks {len(walker.structures)} structures of "
+                f"{walker.source.file}; a walker starts from one: give its number"
+            )
+    exploration = config.exploration
+    if exploration.gamma_select > exploration.uncertainty_threshold:
+        result.warnings.append(
+            f"exploration.gamma_select: found {exploration.gamma_select:g}, above uncertainty_threshold "
+            f"({exploration.uncertainty_threshold:g}); only the halting atom of a walker is sure to be cut: lower it"
+        )
+
+
+def _check_box(config: CampaignConfig, walkers: Sequence[_Built], result: CheckResult) -> None:
+    side, cutoff = config.extraction.box_side, config.training.basis.cutoff
+    if side is None:
+        result.errors.append(
+            "extraction.box_side: missing; extraction.mode box needs it: a multiple of the lattice constant, at least "
+            f"twice the cutoff ({2 * cutoff:g} Å)"
+        )
+        return
+    if side < 2 * cutoff:
+        result.errors.append(
+            f"extraction.box_side: found {side:g} Å; at least twice the cutoff ({2 * cutoff:g} Å), or an atom "
+            "meets its own image: raise it, or lower training.basis.cutoff"
+        )
+        return
+    for walker in walkers:
+        for start in walker.structures[:1]:
+            fractions = np.array(box_fractions(start, walker.source, side))
+            box = start.cell[:] * fractions[:, None]
+            sides = np.linalg.norm(box, axis=1)
+            if fractions.max() > 1 + 1e-9 or not start.pbc.all():
+                result.errors.append(
+                    f"{walker.key}: the MD cell {_describe_cell(start)} does not hold the box of "
+                    f"{side:g} Å to be cut from it; enlarge `supercell`, or lower extraction.box_side (at least "
+                    f"{2 * cutoff:g} Å)"
+                )
+            elif cell_heights(box).min() < 2 * cutoff:
+                result.errors.append(
+                    f"extraction.box_side: found {side:g} Å; as whole crystal cells of {walker.key} it is "
+                    f"{cell_heights(box).min():.4g} Å wide, and twice the cutoff is {2 * cutoff:g} Å: raise it"
+                )
+            elif np.abs(sides - side).max() > 0.02 * side:
+                result.warnings.append(
+                    f"extraction.box_side: found {side:g} Å, no multiple of the crystal cell of {walker.key}; boxes of "
+                    f"{' × '.join(f'{length:.4g}' for length in sides)} Å are cut instead"
+                )
+
+
+def _check_cluster(config: CampaignConfig, result: CheckResult) -> None:
+    cutoff = config.training.basis.cutoff
+    core = config.extraction.core_radius or cutoff
+    buffer = config.extraction.buffer or cutoff
+    if core + buffer < cutoff:
+        result.errors.append(
+            f"extraction.buffer: found {buffer:g} Å around a core of {core:g} Å; together at least the cutoff "
+            f"({cutoff:g} Å), or the cut changes the centre's own neighbours: raise it"
+        )
+
+
+def _check_one_cell_size(
+    config: CampaignConfig, families: Sequence[_Built], walkers: Sequence[_Built], result: CheckResult
+) -> None:
+    """A Gamma-point code labels one cell size only: initial cells and what the extraction will cut."""
+    extraction = config.extraction
+    cells = [(family.key, atoms) for family in families for atoms in family.structures]
+    for walker in walkers:
+        for start in walker.structures[:1]:
+            cut = start.copy()
+            if extraction.mode == "cluster":
+                cut.pbc = False
+            elif extraction.mode == "box" and extraction.box_side is not None:
+                cut.set_cell(
+                    start.cell[:] * np.array(box_fractions(start, walker.source, extraction.box_side))[:, None]
+                )
+            cells.append((f"{extraction.mode} cut from {walker.key}", cut))
+    distinct: list[tuple[str, Atoms]] = []
+    for key, atoms in cells:
+        if not any(_same_cell(atoms, other) for _, other in distinct):
+            distinct.append((key, atoms))
+    if len(distinct) > 1:
+        found = ", ".join(f"{_describe_cell(atoms)} ({key})" for key, atoms in distinct)
+        result.errors.append(
+            f"dft.code: {config.dft.code} computes at the Gamma point only, where energies of different cell sizes "
+            f"are not one data set; found {found}; allowed: one size for all: change `supercell` or extraction "
+            "(mode cell, or a box of the same side), or take a code with k-points"
+        )
+
+
+def _same_cell(atoms: Atoms, other: Atoms) -> bool:
+    if not (atoms.pbc.any() or other.pbc.any()):
+        return True
+    return bool(
+        np.array_equal(atoms.pbc, other.pbc) and np.allclose(atoms.cell.cellpar(), other.cell.cellpar(), rtol=SAME_CELL)
+    )
+
+
+def _describe_cell(atoms: Atoms) -> str:
+    if not atoms.pbc.any():
+        return "no periodic cell"
+    return " × ".join(f"{length:.4g}" for length in atoms.cell.lengths()) + " Å"

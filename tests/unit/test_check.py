@@ -1,0 +1,217 @@
+"""Each bad input is refused with one clear message; what is shipped passes."""
+
+import copy
+from pathlib import Path
+
+import ase.io
+import pytest
+import yaml
+from ase.build import bulk
+
+from mlip_auto.check import CheckResult, check_campaign
+from mlip_auto.config import ConfigError, load_config, parse_config
+
+CONFIG = Path(__file__).parents[2] / "config"
+SHIPPED = [CONFIG / "config.yaml", *sorted((CONFIG / "examples").glob("*.yaml"))]
+SILICON = yaml.safe_load((CONFIG / "config.yaml").read_text())
+ALUMINIUM = yaml.safe_load((CONFIG / "examples" / "al_emt.yaml").read_text())
+REMOVED = object()
+
+
+def change(content: dict, changes: dict) -> dict:
+    """A copy with the values at dotted keys (list indices as numbers) set or REMOVED."""
+    changed = copy.deepcopy(content)
+    for key, value in changes.items():
+        *path, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+        place = changed
+        for part in path:
+            place = place.setdefault(part, {}) if isinstance(place, dict) else place[part]
+        if value is REMOVED:
+            del place[last]
+        else:
+            place[last] = value
+    return changed
+
+
+def check(content: dict, directory: Path = Path()) -> CheckResult:
+    """Both gates in the order a campaign meets them."""
+    try:
+        config = parse_config(content)
+    except ConfigError as error:
+        return CheckResult(errors=error.errors)
+    return check_campaign(config, directory)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_configs_pass(path):
+    assert check_campaign(load_config(path)) == CheckResult()
+
+
+CASES = {
+    "unknown key": ({"exploration.timestp": 1.0}, ["exploration.timestp", "unknown key", "timestep"]),
+    "negative timestep": ({"exploration.timestep": -1.0}, ["exploration.timestep", "-1.0", "greater than 0"]),
+    "threshold below 1": ({"exploration.uncertainty_threshold": 0.5}, ["uncertainty_threshold", "0.5", "equal to 1"]),
+    "no temperature": ({"exploration.walkers.0.temperatures": []}, ["exploration.walkers[0].temperatures", "[]"]),
+    "element without a source": (
+        {
+            "system.elements": ["Al", "Cu"],
+            "initial.structures.0.formula": "Al",
+            "exploration.walkers.0.structure.formula": "Al",
+        },
+        ["system.elements", "Cu", "no structure", "prototype"],
+    ),
+    "neither prototype nor file": (
+        {"initial.structures.0.prototype": REMOVED},
+        ["initial.structures[0]", "prototype", "file"],
+    ),
+    "unknown prototype": (
+        {"initial.structures.0.prototype": "perovskite"},
+        ["initial.structures[0].prototype", "'perovskite'", "fcc, bcc"],
+    ),
+    "no formula": (
+        {
+            "system.elements": ["Al", "Cu"],
+            "exploration.walkers.0.structure.formula": "Al",
+        },
+        ["initial.structures[0].formula", "Al, Cu"],
+    ),
+    "prototype of other formula": (
+        {"initial.structures.0.prototype": "rocksalt"},
+        ["initial.structures[0].prototype", "rocksalt", "'Al'", "2 atoms"],
+    ),
+    "stranger in a formula": (
+        {"exploration.walkers.0.structure.formula": "Cu"},
+        ["exploration.walkers[0].structure.formula", "Cu", "system.elements allows Al"],
+    ),
+    "lattice constant too small": (
+        {"initial.structures.0.a": 2.0},
+        ["initial.structures[0]", "1.41 Å", "initial.min_distance.Al-Al", "1.69 Å"],
+    ),
+    "composition without whole atoms": (
+        {
+            "system.elements": ["Al", "Cu"],
+            "initial.structures.0.composition": {"Al": 0.99, "Cu": 0.01},
+            "exploration.walkers.0.structure.formula": "Al",
+            "training.basis.number_of_functions_per_element": 5,
+        },
+        ["initial.structures[0].composition.Cu", "0.01 of 32 atoms", "supercell"],
+    ),
+    "box below twice the cutoff": ({"extraction.box_side": 8.1}, ["extraction.box_side", "8.1 Å", "10 Å"]),
+    "box narrower as whole cells": (
+        {"extraction.box_side": 10.0, "training.basis.cutoff": 5.0},
+        ["extraction.box_side", "10 Å", "8.1 Å wide"],
+    ),
+    "no box side": ({"extraction.box_side": REMOVED}, ["extraction.box_side", "missing", "10 Å"]),
+    "MD cell smaller than the box": (
+        {"exploration.walkers.0.structure.supercell": [2, 2, 2]},
+        ["exploration.walkers[0].structure", "8.1 × 8.1 × 8.1 Å", "12.15 Å", "supercell"],
+    ),
+    "cluster thinner than the cutoff": (
+        {"extraction": {"mode": "cluster", "core_radius": 3.0, "buffer": 1.0}},
+        ["extraction.buffer", "1 Å", "3 Å", "5 Å"],
+    ),
+    "fewer environments than functions": (
+        {"selection.max_structures": 3},
+        ["training.basis.number_of_functions_per_element", "100 functions for Al", "about 86", "3 of 24"],
+    ),
+    "vacancies": (
+        {"initial.structures.0.vacancies": [0, 32]},
+        ["initial.structures[0].vacancies", "32", "at most 31"],
+    ),
+    "unknown code": ({"dft.code": "vaspp"}, ["dft.code", "'vaspp'", "tblite", "espresso"]),
+    "two densities in the linear solver": (
+        {"training.basis.ndensity": 2, "training.basis.fs_parameters": [1, 1, 1, 0.5]},
+        ["training.basis.ndensity", "found 2", "pacemaker"],
+    ),
+    "non-linear embedding in the linear solver": (
+        {"training.basis.fs_parameters": [1.0, 0.5]},
+        ["training.basis.fs_parameters", "[1.0, 0.5]", "pacemaker"],
+    ),
+    "temperature twice": (
+        {"exploration.walkers.0.temperatures": [300, 300.0]},
+        ["exploration.walkers", "2 MD runs", "md_300K"],
+    ),
+    "distance of a strange pair": (
+        {"initial.min_distance": {"Al-Cu": 2.0}},
+        ["initial.min_distance.Al-Cu", "outside system.elements (Al)"],
+    ),
+    "missing file": (
+        {"initial.structures.0": {"file": "gone.cif", "rattles": [0.1], "count": 24, "supercell": [2, 2, 2]}},
+        ["initial.structures[0].file", "gone.cif", "no such file"],
+    ),
+    "unreadable file": (
+        {"initial.structures.0": {"file": "broken.xyz", "rattles": [0.1]}},
+        ["initial.structures[0].file", "broken.xyz", "cannot read"],
+    ),
+    "file with a stranger": (
+        {"initial.structures.0": {"file": "copper.xyz", "rattles": [0.1], "count": 24, "supercell": [2, 2, 2]}},
+        ["initial.structures[0].file", "copper.xyz", "Cu", "system.elements allows Al"],
+    ),
+    "walker from several structures": (
+        {"exploration.walkers.0.structure": {"file": "two.xyz", "index": ":", "supercell": [4, 4, 4]}},
+        ["exploration.walkers[0].structure.index", "':'", "2 structures"],
+    ),
+}
+
+
+@pytest.fixture
+def directory(tmp_path):
+    (tmp_path / "broken.xyz").write_text("not a structure\n")
+    ase.io.write(tmp_path / "copper.xyz", bulk("Cu", cubic=True), format="extxyz")
+    ase.io.write(tmp_path / "two.xyz", [bulk("Al", cubic=True)] * 2, format="extxyz")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("changes", "words"), CASES.values(), ids=CASES.keys())
+def test_bad_input_is_refused_with_one_message(changes, words, directory):
+    errors = check(change(ALUMINIUM, changes), directory).errors
+    assert len(errors) == 1, errors
+    for word in words:
+        assert word in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"initial.structures.0.supercell": [1, 1, 1], "initial.structures.0.count": 80}, ["5.6 × 5.6 × 5.6 Å"]),
+        ({"extraction": {"mode": "cluster"}}, ["no periodic cell (cluster cut from exploration.walkers[0].structure)"]),
+        ({"exploration.walkers.0.structure.supercell": [3, 3, 3]}, ["16.8 × 16.8 × 16.8 Å (cell cut"]),
+    ],
+)
+def test_gamma_point_code_refuses_mixed_cell_sizes(changes, words):
+    content = change(SILICON, {"selection.max_structures": 80, **changes})
+    errors = check(content).errors
+    assert len(errors) == 1, errors
+    for word in ["dft.code: tblite", "Gamma point", *words]:
+        assert word in errors[0]
+
+
+def test_gamma_point_code_takes_boxes_of_the_initial_size():
+    changes = {
+        "exploration.walkers.0.structure.supercell": [3, 3, 3],
+        "extraction": {"mode": "box", "box_side": 11.2},
+    }
+    assert check(change(SILICON, changes)).errors == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"selection.max_structures": 12}, ["12 of 24 structures", "5 times as many"]),
+        ({"initial.structures.0.rattles": [0.01, 0.02]}, ["largest rattle is 0.02 Å", "900 K"]),
+        ({"extraction.box_side": 13.2}, ["extraction.box_side", "13.2 Å", "12.15 × 12.15 × 12.15 Å"]),
+        ({"exploration.gamma_select": 7.0}, ["exploration.gamma_select", "found 7", "uncertainty_threshold (5)"]),
+    ],
+)
+def test_doubtful_input_is_warned_of(changes, words):
+    result = check(change(ALUMINIUM, changes))
+    assert result.errors == []
+    assert len(result.warnings) == 1, result.warnings
+    for word in words:
+        assert word in result.warnings[0]
+
+
+def test_all_errors_come_at_once():
+    changes = {"initial.structures.0.prototype": "fcx", "dft.code": "nothing", "extraction.box_side": 5.0}
+    keys = [error.split(":")[0] for error in check(change(ALUMINIUM, changes)).errors]
+    assert keys == ["initial.structures[0].prototype", "dft.code", "extraction.box_side"]
