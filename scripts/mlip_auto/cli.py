@@ -205,10 +205,10 @@ def _describe_plan(config: "CampaignConfig", directory: Path) -> str:
         f"The config is good. {config.name} would make {count_candidates(config, directory)} structures of "
         f"{'-'.join(config.system.elements)}, label at most {config.selection.max_structures} a generation with "
         f"{config.dft.code} (generation 0: {count_shards(paths, config, 0)} jobs), fit "
-        f"{basis.number_of_functions_per_element} functions per element with the solver {config.training.solver}, and run "
-        f"MD of {runs} that halts above gamma {exploration.uncertainty_threshold:g}; then again with what it cut out "
-        f"({config.extraction.mode}), for at most {config.loop.max_generations} generations, until nothing halts and "
-        f"{config.loop.confirmations} fresh velocity seeds confirm it. Next: `mlip-auto run`."
+        f"{basis.number_of_functions_per_element} functions per element with the solver {config.training.solver}, and "
+        f"run MD of {runs} that halts above gamma {exploration.uncertainty_threshold:g}; then again with what it cut "
+        f"out ({config.extraction.mode}), for at most {config.loop.max_generations} generations, until nothing halts "
+        f"and {config.loop.confirmations} fresh velocity seeds confirm it. Next: `mlip-auto run`."
     )
 
 

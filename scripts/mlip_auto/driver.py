@@ -113,7 +113,7 @@ def _say_outcome(manager: WorkflowManager, console: Console) -> ExitCode | None:
         raise CampaignError(
             "Files of finished generations are gone:\n"
             + "\n".join(f"    {path}" for path in missing)
-            + "\nPut them back, or delete the folders results/gen_* from that generation on: the store keeps the labels."
+            + "\nPut them back, or delete results/gen_* from that generation on: the store keeps the labels."
         )
     state = manager.read_state()
     phase = manager.decide_next_step(state)
@@ -121,15 +121,15 @@ def _say_outcome(manager: WorkflowManager, console: Console) -> ExitCode | None:
     if phase is Phase.CONVERGED:
         say(
             console,
-            f"Converged in generation {state.generation}, confirmed by {state.confirmations_done} fresh velocity seeds; "
-            f"the potential is {potential}. Next: `mlip-auto report`.",
+            f"Converged in generation {state.generation}, confirmed by {state.confirmations_done} fresh velocity "
+            f"seeds; the potential is {potential}. Next: `mlip-auto report`.",
         )
         return ExitCode.CONVERGED
     if phase is Phase.STOPPED:
         say(
             console,
-            f"Stopped in generation {state.generation}: {state.reason}. Next: `mlip-auto status`; with a changed config "
-            "`mlip-auto run` goes on.",
+            f"Stopped in generation {state.generation}: {state.reason}. Next: `mlip-auto status`; with a changed "
+            "config `mlip-auto run` goes on.",
         )
         return ExitCode.STOPPED
     return None

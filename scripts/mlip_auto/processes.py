@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ CAMPAIGN_TAG = "MLIP_AUTO_CAMPAIGN"
 DRIVER_TAG = "MLIP_AUTO_DRIVER"
 PR_SET_PDEATHSIG = 1
 TERMINATION_GRACE = 5.0  # s between SIGTERM and SIGKILL
+KILL_GRACE = 60.0  # s that the kernel has to end a process
 
 # Loaded here and not between fork and exec, where only async-signal-safe calls are allowed.
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -115,18 +117,42 @@ def _runs(tag: str) -> bool:
 
 
 def end_processes(processes: Sequence[psutil.Process]) -> None:
-    """SIGTERM, then SIGKILL for those that have not ended after a grace of some seconds; returns when all are gone.
+    """SIGTERM, then SIGKILL for those that have not ended after some seconds; returns when all are gone.
 
     psutil checks that a pid still is the process it was before it signals it.
+
+    Raises
+    ------
+    CampaignLocked
+        A process outlives SIGKILL (it hangs in the kernel, e.g. on a dead file system).
     """
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=TERMINATION_GRACE)
+    alive = _wait_for_end(processes, TERMINATION_GRACE)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(alive)
+    if stuck := _wait_for_end(alive, KILL_GRACE):
+        pids = ", ".join(str(process.pid) for process in stuck)
+        raise CampaignLocked(f"pid {pids} of this campaign does not end, even by SIGKILL: free it, then start again.")
+
+
+def _wait_for_end(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Wait until all have ended, at most that long; returns the rest. A zombie has ended, whoever should reap it."""
+    deadline = time.monotonic() + seconds
+    while alive := [process for process in processes if _is_alive(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    return alive
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def end_orphans(root: Path) -> list[str]:
@@ -141,7 +167,7 @@ def end_orphans(root: Path) -> list[str]:
 
 
 def find_snakemake(root: Path) -> psutil.Process | None:
-    """A live Snakemake that works in the campaign's folder and that no driver started (a user's own)."""
+    """A live Snakemake that works in the campaign's folder: a user's own, once orphans have been ended."""
     for process in psutil.process_iter():
         try:
             words = [Path(word).name for word in process.cmdline()[:3]]
@@ -206,8 +232,8 @@ def _remove_stale(path: Path, root: Path, owner: Owner) -> None:
     if holder.is_alive():
         cure = "" if holder.host == owner.host else f" If it is gone, delete {path}."
         raise CampaignLocked(
-            f"{root.resolve()} is run by pid {holder.pid} on {holder.host} ({holder.command}); a campaign has one driver "
-            f"at a time: wait for it or end it.{cure}"
+            f"{root.resolve()} is run by pid {holder.pid} on {holder.host} ({holder.command}); a campaign has one "
+            f"driver at a time: wait for it or end it.{cure}"
         )
     end_orphans(root)
     # Two drivers may find the same stale lock: only the one whose rename succeeds removes it, and a new lock that it

@@ -1,0 +1,170 @@
+"""The campaign lock and the end of orphans, with real processes that are really killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlip_auto.processes import (
+    CampaignLocked,
+    Owner,
+    end_orphans,
+    find_orphans,
+    find_processes,
+    find_snakemake,
+    hold_lock,
+    read_live_owner,
+    start_ticks,
+    tagged_environment,
+)
+
+HOLD = """
+    import subprocess, sys, time
+    from pathlib import Path
+    from mlip_auto.processes import hold_lock, tagged_environment
+    root = Path(sys.argv[1])
+    with hold_lock(root / "lock", root) as owner:
+        # A grandchild in a session of its own: no process group and no parent leads to it once the driver is gone.
+        subprocess.Popen(["setsid", "sh", "-c", "sleep 300 & wait"], env=tagged_environment(root, owner))
+        print("held", flush=True)
+        time.sleep(300)
+"""
+
+
+def start(code: str, *arguments: object) -> subprocess.Popen:
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def driver(tmp_path):
+    process = start(HOLD, tmp_path)
+    assert process.stdout.readline() == "held\n"
+    wait_until(lambda: len(find_processes(tmp_path)) == 2)  # the shell and its sleep
+    yield process
+    process.kill()
+    process.wait()
+    end_orphans(tmp_path)
+
+
+def wait_until(condition, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_second_driver_is_refused_and_told_of_the_first(driver, tmp_path):
+    with pytest.raises(CampaignLocked, match=f"pid {driver.pid}"), hold_lock(tmp_path / "lock", tmp_path):
+        pass
+    assert read_live_owner(tmp_path / "lock").pid == driver.pid
+    assert find_orphans(tmp_path) == []  # the children of a live driver are not touched
+    assert len(find_processes(tmp_path)) == 2
+
+
+def test_after_sigkill_the_next_driver_ends_the_orphans_and_takes_over(driver, tmp_path):
+    orphans = find_processes(tmp_path)
+    driver.kill()
+    # Not waited for: a zombie does not hold the campaign.
+    wait_until(lambda: psutil.Process(driver.pid).status() == psutil.STATUS_ZOMBIE)
+    assert read_live_owner(tmp_path / "lock") is None
+    with hold_lock(tmp_path / "lock", tmp_path) as owner:
+        assert json.loads((tmp_path / "lock").read_text()) == asdict(owner)
+        assert not any(orphan.is_running() for orphan in orphans)
+        assert find_processes(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_orphans_of_another_campaign_are_left_alone(driver, tmp_path):
+    driver.kill()
+    wait_until(lambda: len(find_orphans(tmp_path)) == 2)
+    other = tmp_path / "other"
+    assert end_orphans(other) == []
+    assert len(find_orphans(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("change", [{"pid": 2**22 - 1}, {"started": 12345}], ids=["pid is gone", "pid came again"])
+def test_a_stale_lock_is_taken_over(tmp_path, change):
+    stale = replace(Owner.this_process(), **change)
+    (tmp_path / "lock").write_text(json.dumps(asdict(stale)))
+    with hold_lock(tmp_path / "lock", tmp_path) as owner:
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid() == owner.pid
+
+
+def test_a_lock_of_another_host_is_respected(tmp_path):
+    elsewhere = replace(Owner.this_process(), host="login2.example", pid=4242)
+    (tmp_path / "lock").write_text(json.dumps(asdict(elsewhere)))
+    message = r"pid 4242 on login2\.example.*delete .*lock"
+    with pytest.raises(CampaignLocked, match=message), hold_lock(tmp_path / "lock", tmp_path):
+        pass
+
+
+def test_one_of_many_drivers_takes_a_stale_lock(tmp_path):
+    (tmp_path / "lock").write_text(json.dumps(asdict(replace(Owner.this_process(), started=1))))
+    code = """
+        import sys, time
+        from pathlib import Path
+        from mlip_auto.processes import CampaignLocked, hold_lock
+        root = Path(sys.argv[1])
+        time.sleep(max(0, float(sys.argv[2]) - time.time()))
+        try:
+            with hold_lock(root / "lock", root):
+                print("held", flush=True)
+                time.sleep(3)
+        except CampaignLocked:
+            print("refused", flush=True)
+    """
+    drivers = [start(code, tmp_path, time.time() + 1.5) for _ in range(6)]
+    answers = sorted(driver.communicate(timeout=30)[0].strip() for driver in drivers)
+    assert answers == ["held"] + ["refused"] * 5
+
+
+def test_a_job_dies_with_its_parent(tmp_path):
+    job = "import time; from mlip_auto.processes import *; die_with_parent(); print(flush=True); time.sleep(300)"
+    code = """
+        import subprocess, sys, time
+        job = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+        job.stdout.readline()
+        print(job.pid, flush=True)
+        time.sleep(300)
+    """
+    parent = start(code, job)
+    child = int(parent.stdout.readline())
+    assert start_ticks(child) > 0
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    wait_until(lambda: start_ticks(child) == -1)
+
+
+def test_a_users_own_snakemake_is_seen(tmp_path):
+    (tmp_path / "Snakefile").write_text('rule all:\n    shell: "sleep 300"\n')
+    assert find_snakemake(tmp_path) is None
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--cores",
+        "1",
+        "--directory",
+        tmp_path,
+        "--snakefile",
+        tmp_path / "Snakefile",
+    ]
+    environment = tagged_environment(
+        tmp_path, replace(Owner.this_process(), pid=2**22 - 1)
+    )  # so that all of it can be ended
+    snakemake = subprocess.Popen(command, cwd=Path("/"), env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: find_snakemake(tmp_path) is not None, seconds=30)
+        assert find_snakemake(tmp_path).pid == snakemake.pid
+    finally:
+        end_orphans(tmp_path)
+        snakemake.wait()
