@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def main(snakemake) -> None:
     with run_job(snakemake.log[0]):
-        DatabaseManager(snakemake.output.database).rebuild(CampaignPaths())
+        DatabaseManager(CampaignPaths()).rebuild()
 
 
 if __name__ == "__main__":

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     generation, walker = int(snakemake.wildcards.gen), snakemake.wildcards.walker
     paths = CampaignPaths()
+    files = paths.generation(generation)
     with run_job(snakemake.log[0]) as log:
         outcome = run_walker(
             parse_workflow_config(snakemake.config),
             generation,
             walker,
-            potential=snakemake.input.potential,
-            active_set=snakemake.input.active_set,
-            paths=paths.generation(generation).walker(walker),
+            potential=files.potential,
+            active_set=files.active_set,
+            paths=files.walker(walker),
             scratch=paths.work(generation, f"md/{walker}"),
         )
         log.info("%s: %s", outcome["outcome"], outcome["reason"])
