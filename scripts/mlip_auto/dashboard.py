@@ -8,7 +8,6 @@ from typing import Any
 import jinja2
 import plotly.graph_objects as go
 import yaml
-from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 from mlip_auto import __version__
@@ -37,7 +36,8 @@ def write_dashboard(paths: CampaignPaths, config: CampaignConfig) -> None:
         verdict=judge(summaries, last_generation(paths)),
         warnings=find_warnings(summaries),
         worst_true=find_worst_true,
-        figures={name: _embed(name, figure) for name, figure in _draw_figures(paths, config, summaries).items()},
+        figures=_draw_figures(paths, config, summaries),
+        to_json=_to_json,
         max_points=draw.MAX_PARITY_POINTS,
         plotly=get_plotlyjs(),
         version=__version__,
@@ -72,12 +72,15 @@ def judge(summaries: Sequence[Summary], generation: int) -> dict[str, Any]:
             )
         case Decision.NEXT_GENERATION:
             tone = "open"
-            ended = {
-                outcome: [name for name, walker in latest["walkers"].items() if walker["outcome"] == outcome]
-                for outcome in ("halted", "crashed")
-            }
-            what = "; ".join(f"{outcome}: {', '.join(names)}" for outcome, names in ended.items() if names)
-            headline = f"Not converged yet: {what} in generation {number}, which goes on with generation {number + 1}."
+            ended = [
+                f"{name} {walker['outcome']}"
+                for name, walker in latest["walkers"].items()
+                if walker["outcome"] in ("halted", "crashed")
+            ]
+            headline = (
+                f"Not converged yet: in generation {number} MD of {', '.join(ended)}; "
+                f"generation {number + 1} learns from it."
+            )
     details = [_describe_error(latest), _describe_cost(summaries)]
     if generation > number:
         details.append(f"Generation {generation} is under way.")
@@ -122,7 +125,7 @@ def _describe_cost(summaries: Sequence[Summary]) -> str:
     failures = f" ({failed} more failed)" if failed else ""
     return (
         f"{labels} labels{failures} in {generations} generation{'s' * (generations > 1)}, "
-        f"{minutes:.1f} minutes, {hours:.3g} core-hours."
+        f"{minutes:.1f} minutes, {f'{hours:.3g} core-hours' if hours >= 1 else f'{60 * hours:.2g} core-minutes'}."
     )
 
 
@@ -152,11 +155,6 @@ def _draw_figures(paths: CampaignPaths, config: CampaignConfig, summaries: Seque
     }
 
 
-def _embed(name: str, figure: go.Figure) -> str:
-    return to_html(
-        figure,
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"plot-{name}",
-        config={"displaylogo": False, "responsive": True},
-    )
+def _to_json(figure: go.Figure) -> str:
+    """JSON that no HTML parser takes for markup."""
+    return figure.to_json().replace("<", "\\u003c")

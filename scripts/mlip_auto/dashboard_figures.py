@@ -98,7 +98,7 @@ def plot_largest_gamma(summaries: Sequence[Summary], threshold: float) -> go.Fig
                 hovertemplate="%{text}: γ = %{y:.3g}",
             )
     _add_threshold(figure, threshold)
-    figure.update_yaxes(type="log")
+    _style_gamma_axes(figure, max((summary["gamma_max"] or 1 for summary in summaries), default=1))
     return figure
 
 
@@ -116,7 +116,12 @@ def plot_md(
     """
     panels = list(dict.fromkeys(get_panel(name) for walkers in traces.values() for name in walkers))
     figure = make_subplots(
-        rows=len(panels), cols=1, shared_xaxes="all", subplot_titles=panels, vertical_spacing=0.16 / len(panels)
+        rows=len(panels),
+        cols=1,
+        shared_xaxes="all",
+        shared_yaxes="all",
+        subplot_titles=panels,
+        vertical_spacing=0.16 / len(panels),
     )
     _style(figure)
     colors = sample_colorscale("Viridis", np.linspace(0.85, 0, max(2, len(traces))))
@@ -151,7 +156,9 @@ def plot_md(
                     col=1,
                 )
     _add_threshold(figure, threshold)
-    figure.update_yaxes(type="log", title_text="γ")
+    largest = max((trace["gamma"].max() for walkers in traces.values() for trace in walkers.values()), default=1)
+    _style_gamma_axes(figure, largest)
+    figure.update_yaxes(title_text="largest γ")
     figure.update_xaxes(title_text="time (ps)", row=len(panels), col=1)
     figure.update_layout(height=110 + 210 * len(panels))
     return figure
@@ -224,13 +231,21 @@ def _style(figure: go.Figure) -> None:
     figure.update_layout(
         template="simple_white",
         font={"family": "system-ui, sans-serif", "size": 13, "color": "#1c2530"},
-        margin={"l": 64, "r": 16, "t": 36, "b": 52},
-        height=340,
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        margin={"l": 64, "r": 16, "t": 32, "b": 52},
+        height=360,
+        # Below the x axis's title: above, it would run under the buttons on a narrow page.
+        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom", "yref": "container"},
     )
     figure.update_xaxes(showgrid=True, gridcolor="#e4e8ec")
     figure.update_yaxes(showgrid=True, gridcolor="#e4e8ec")
 
 
+def _style_gamma_axes(figure: go.Figure, largest: float) -> None:
+    """Log axes with whole numbers at their ticks: plotly's own ones read 2 for 2, 20 and 200."""
+    steps = (1, 2, 5) if largest < 200 else (1,)
+    figure.update_yaxes(type="log", tickvals=[step * 10**decade for decade in range(-1, 9) for step in steps])
+
+
 def _add_threshold(figure: go.Figure, threshold: float) -> None:
-    figure.add_hline(y=threshold, line={"color": RED, "width": 1, "dash": "dash"})
+    # The template would draw it at opacity 0.3.
+    figure.add_hline(y=threshold, line={"color": RED, "width": 1, "dash": "dash"}, opacity=1)

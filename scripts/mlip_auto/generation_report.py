@@ -9,34 +9,29 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from mlip_auto.paths import CampaignPaths
+from mlip_auto.config import CampaignConfig
+from mlip_auto.paths import GenerationPaths
 from mlip_auto.report_data import collect_forces, get_panel, read_gamma_traces
 from mlip_auto.structures import read_json, read_structures, write_atomically
 
 COLORS = ("#1f5a99", "#c2541b", "#1d7a52", "#7a3e8f", "#8a6100", "#2b8a9e", "#a3325c", "#56626e")
 RED, GREY = "#b3261e", "#5f6b76"
-# Text stays text: smaller, and searchable in the report. The salt makes equal figures equal files.
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "mlip-auto", "axes.grid": True, "grid.color": "#e4e8ec"}
 
 
-def write_generation_figure(paths: CampaignPaths, generation: int, threshold: float) -> None:
-    """Write generation.svg: gamma against time of each walker, and predicted against true forces.
-
-    Parameters
-    ----------
-    threshold
-        Extrapolation grade above which MD halts.
-    """
-    files = paths.generation(generation)
-    walkers = read_json(files.summary)["walkers"]
+def write_generation_figure(files: GenerationPaths, config: CampaignConfig) -> None:
+    """Write generation.svg: gamma against time of each walker, and predicted against true forces."""
+    summary = read_json(files.summary)
+    walkers = summary["walkers"]
     traces = read_gamma_traces(files, walkers)
     true, predicted, held_out = collect_forces(read_structures(files.predictions))
-    with matplotlib.rc_context(STYLE):
+    # Text stays text: smaller, and searchable in the report. The salt makes equal figures equal files.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mlip-auto"}):
         figure = Figure(figsize=(11, 4.4), layout="constrained")
         md, parity = figure.subplots(1, 2, width_ratios=(3, 2))
-        figure.suptitle(f"Generation {generation}")
-        _draw_md(md, walkers, traces, threshold)
+        figure.suptitle(f"Generation {summary['generation']}")
+        _draw_md(md, walkers, traces, config.exploration.uncertainty_threshold)
         _draw_parity(parity, true, predicted, held_out)
         with write_atomically(files.figure) as aside:
             figure.savefig(aside, metadata={"Date": None}, dpi=150)
@@ -58,6 +53,10 @@ def _draw_md(axes: Axes, walkers: dict[str, Any], traces: dict[str, Any], thresh
             axes.plot(trace["time"].iloc[-1], trace["gamma"].iloc[-1], marker="x", color=RED, markersize=9)
     axes.axhline(threshold, color=RED, linestyle="--", linewidth=1, label=f"threshold, γ = {threshold:g}")
     axes.set(yscale="log", xlabel="time (ps)", ylabel="largest γ", title="MD")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(color="#e4e8ec")
     axes.legend(fontsize="small")
 
 
@@ -78,4 +77,5 @@ def _draw_parity(axes: Axes, true: np.ndarray, predicted: np.ndarray, held_out: 
                 label=f"{name}: RMSE {rmse:.3g} meV/Å",
             )
     axes.set(xlabel="force component by the oracle (eV/Å)", ylabel="predicted (eV/Å)", title="Fit", aspect="equal")
+    axes.grid(color="#e4e8ec")
     axes.legend(fontsize="small")
