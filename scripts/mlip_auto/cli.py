@@ -84,7 +84,7 @@ def run(
         _fail(str(error), 1)
     except Interrupted as interruption:
         _fail(
-            f"Stopped by {interruption.signal.name}; all jobs have ended. Next: `mlip-auto run` goes on from here.",
+            f"Stopped by {interruption.signal.name}; all jobs have ended. The same command goes on from here.",
             128 + interruption.signal,
         )
     raise typer.Exit(code)

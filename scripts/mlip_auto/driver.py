@@ -230,7 +230,7 @@ def _describe_failure(code: int, progress: Progress, root: Path, log: Path, gene
         found = "Snakemake failed:\n" + "".join(f"    {line}\n" for line in log.read_text().splitlines()[-TAIL:])
     return (
         f"{found}\nFailed in generation {generation}; Snakemake's whole output is in {log}. "
-        "When the cause is cured, `mlip-auto run` goes on from here."
+        "When the cause is cured, the same command goes on from here."
     )
 
 

@@ -78,7 +78,7 @@ def test_after_sigkill_the_next_driver_ends_the_orphans_and_takes_over(driver, t
     assert read_live_owner(tmp_path / "lock") is None
     with hold_lock(tmp_path / "lock", tmp_path) as owner:
         assert json.loads((tmp_path / "lock").read_text()) == asdict(owner)
-        assert not any(orphan.is_running() for orphan in orphans)
+        assert all(start_ticks(orphan.pid) == -1 for orphan in orphans)
         assert find_processes(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
