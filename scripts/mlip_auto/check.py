@@ -14,7 +14,7 @@ from ase.units import kB
 
 from mlip_auto.config import CampaignConfig, StructureSource
 from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
-from mlip_auto.extraction import box_fractions
+from mlip_auto.extraction import ROUNDING, box_fractions
 from mlip_auto.initial import build_source
 from mlip_auto.neighbours import cell_heights
 from mlip_auto.walkers import base_walkers
@@ -244,7 +244,7 @@ def _check_box(config: CampaignConfig, walkers: Sequence[_Built], result: CheckR
                     f"{side:g} Å to be cut from it; enlarge `supercell`, or lower extraction.box_side (at least "
                     f"{2 * cutoff:g} Å)"
                 )
-            elif cell_heights(box).min() < 2 * cutoff:
+            elif cell_heights(box).min() < 2 * cutoff - ROUNDING:
                 result.errors.append(
                     f"extraction.box_side: found {side:g} Å; as whole crystal cells of {walker.key} it is "
                     f"{cell_heights(box).min():.4g} Å wide, and twice the cutoff is {2 * cutoff:g} Å: raise it"

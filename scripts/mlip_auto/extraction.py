@@ -18,6 +18,7 @@ from mlip_auto.walkers import find_walker
 
 FROZEN_MARGIN = 0.3  # Å beyond the cutoff: atoms there may not change either, or gamma of the centre moves
 FILL_MARGIN = 1.0  # Å beyond a box's faces: where the atom of a site is looked for that no atom inside occupies
+ROUNDING = 1e-6  # Å: a box of exactly twice the cutoff is wide enough
 ATTEMPTS_PER_CUT = 10  # an exploded frame has thousands of centres, all of them refused
 
 
@@ -131,7 +132,7 @@ class EmbeddingExtractor:
         heights = cell_heights(box)
         if not frame.pbc.all():
             raise CutRefused("a box is cut from a periodic frame only; use extraction.mode: cluster")
-        if heights.min() < 2 * self.cutoff:
+        if heights.min() < 2 * self.cutoff - ROUNDING:
             raise CutRefused(
                 f"the box is {heights.min():.2f} Å wide in this frame, "
                 f"less than twice the cutoff ({2 * self.cutoff:g} Å)"
@@ -148,9 +149,8 @@ class EmbeddingExtractor:
 
         wrapped = scaled[nearby] - np.floor(scaled[nearby] + 0.5)
         trial = Atoms(frame.numbers[nearby], scaled_positions=wrapped + 0.5, cell=box, pbc=True)
-        kept = self._take_in_order(trial, frame, inside[nearby], frozen[nearby])
-        kept = np.concatenate(([0], 1 + np.flatnonzero(kept[1:])))
-        kept[1:] = kept[1:][np.argsort(nearby[kept[1:]])]
+        kept = np.flatnonzero(self._take_in_order(trial, frame, inside[nearby], frozen[nearby]))
+        kept[1:] = kept[1:][np.argsort(nearby[kept[1:]])]  # the centre, then the order of the frame
         mask = np.linalg.norm(wrapped[kept] @ box, axis=1) < self.core_radius
         cut = _finish(trial[kept], frame, nearby[kept], mask, energy_weight=float(mask.all()))
         self._refuse_changed_environment(frame, center, cut)

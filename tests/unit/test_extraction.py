@@ -193,6 +193,11 @@ def test_box_narrower_than_twice_the_cutoff_is_refused():
         make_extractor("box", cutoff=6.0, box_fractions=(0.6, 0.6, 0.6)).extract_cluster(frame, 0)
 
 
+def test_box_of_exactly_twice_the_cutoff_is_cut():
+    extractor = make_extractor("box", cutoff=1.5 * A, core_radius=4.0, box_fractions=(0.6, 0.6, 0.6))
+    assert len(extractor.extract_cluster(make_hot_crystal(5), 0).atoms) == 108
+
+
 @pytest.mark.parametrize("mode", ["cluster", "box", "cell"])
 def test_cut_with_atoms_too_close_is_refused(mode):
     frame = make_hot_crystal(5, 0.05)
