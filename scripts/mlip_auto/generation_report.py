@@ -21,7 +21,7 @@ RED, GREY = "#b3261e", "#5f6b76"
 
 
 def write_generation_figure(files: GenerationPaths, config: CampaignConfig) -> None:
-    """Write generation.svg: gamma against time of each walker, and predicted against true forces."""
+    """Write the figure: gamma against time of each walker, and predicted against true forces."""
     summary = read_json(files.summary)
     walkers = summary["walkers"]
     traces = read_gamma_traces(files, walkers)
