@@ -41,7 +41,7 @@ NEXT_PHASE = {
     Phase.DFT: Phase.TRAINING,
     Phase.TRAINING: Phase.INFERENCE,
     Phase.INFERENCE: Phase.EXTRACTION,
-    Phase.EXTRACTION: Phase.EXTRACTION,  # its summary is still to be written
+    Phase.EXTRACTION: Phase.EXTRACTION,  # its summary and what is made from it are still to be written
 }
 
 PHASE_OF_DECISION = {
@@ -103,6 +103,8 @@ class WorkflowManager:
         generation = last_generation(self.paths)
         files = self.paths.generation(generation)
         if files.summary.exists():
+            if unfinished := _stale_pages(self.paths, files):
+                return WorkflowState(generation, Phase.EXTRACTION, unfinished)
             summary = read_json(files.summary)
             decision, reason = decide_generation(
                 generation=generation,
@@ -160,6 +162,16 @@ def read_summaries(paths: CampaignPaths) -> list[dict[str, Any]]:
     """summary.json of each finished generation, in order."""
     files = (paths.generation(number).summary for number in range(last_generation(paths) + 1))
     return [read_json(file) for file in files if file.exists()]
+
+
+def _stale_pages(paths: CampaignPaths, files: GenerationPaths) -> tuple[str, ...]:
+    """What is made after the summary and is not there or older: a run was killed between the two.
+
+    Left so, a finished campaign would show the generation before, and the next one would miss a figure.
+    """
+    written = files.summary.stat().st_mtime
+    pages = (files.figure, paths.database, paths.dashboard)
+    return tuple(page.name for page in pages if not page.exists() or page.stat().st_mtime < written)
 
 
 def _current_phase(files: GenerationPaths) -> tuple[Phase, tuple[str, ...]]:

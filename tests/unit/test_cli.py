@@ -121,6 +121,8 @@ def finish(root: Path, **changes: object) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     write_json(files.summary, SUMMARY | changes)
+    for path in (files.figure, CampaignPaths(root).database, CampaignPaths(root).dashboard):
+        path.touch()
 
 
 def status(root: Path) -> dict:

@@ -1,6 +1,7 @@
 """The decision table of the loop, and what is noticed about its generations."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,12 @@ def touch(path: Path) -> None:
     path.touch()
 
 
+def make_pages(paths: CampaignPaths) -> None:
+    """What Snakemake makes after the summary of generation 0."""
+    for path in (paths.generation(0).figure, paths.database, paths.dashboard):
+        touch(path)
+
+
 def test_read_state_follows_the_files(tmp_path):
     paths = CampaignPaths(tmp_path)
     manager = WorkflowManager(paths, load_config(REPO / "config/examples/al_emt.yaml"))
@@ -145,6 +152,12 @@ def test_read_state_follows_the_files(tmp_path):
         assert manager.decide_next_step(manager.read_state()) is expected, path
 
     files.summary.write_text(json.dumps(summary(0, md_300K=("halted", 40, 1))))
+    assert manager.read_state().pending_tasks == (files.figure.name, "database.db", "dashboard.html")
+    assert manager.read_state().next_run == (0, 0)
+    make_pages(paths)
+    os.utime(paths.dashboard, (1, 1))  # left from the generation before
+    assert manager.read_state().pending_tasks == ("dashboard.html",)
+    touch(paths.dashboard)
     assert manager.read_state().next_run == (1, 0)
     assert manager.decide_next_step(manager.read_state()) is Phase.GENERATION
     touch(paths.generation(1).candidates)
@@ -156,6 +169,7 @@ def test_a_raised_limit_lets_a_stopped_campaign_go_on(tmp_path):
     config = load_config(REPO / "config/examples/al_emt.yaml")
     touch(paths.generation(0).summary)
     paths.generation(0).summary.write_text(json.dumps(summary(0, md_300K=("halted", 40, 1)) | {"decision": "stopped"}))
+    make_pages(paths)
     for limit, expected in [(1, Phase.STOPPED), (2, Phase.GENERATION)]:
         limited = config.model_copy(update={"loop": Loop(max_generations=limit)})
         manager = WorkflowManager(paths, limited)
