@@ -103,18 +103,19 @@ class WorkflowManager:
         generation = last_generation(self.paths)
         files = self.paths.generation(generation)
         if files.summary.exists():
-            if unfinished := _stale_pages(self.paths, files):
-                return WorkflowState(generation, Phase.EXTRACTION, unfinished)
             summary = read_json(files.summary)
+            confirmations_done = summary["confirmations_done"]
+            if stale := _stale_pages(self.paths, files):
+                return WorkflowState(generation, Phase.EXTRACTION, stale, confirmations_done=confirmations_done)
             decision, reason = decide_generation(
                 generation=generation,
                 outcomes={name: walker["outcome"] for name, walker in summary["walkers"].items()},
-                confirmations_done=summary["confirmations_done"],
+                confirmations_done=confirmations_done,
                 labelled=summary["labelled"],
                 next_candidates=summary["next_candidates"],
                 loop=self.config.loop,
             )
-            return WorkflowState(generation, Phase.EXTRACTION, (), decision, reason, summary["confirmations_done"])
+            return WorkflowState(generation, Phase.EXTRACTION, (), decision, reason, confirmations_done)
         return WorkflowState(generation, *_current_phase(files))
 
     @staticmethod
