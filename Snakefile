@@ -21,9 +21,9 @@ report: "rules/captions/campaign.rst"
 
 
 rule all:
-    localrule: True
     input:
         CURRENT.summary,
         PATHS.database,
         PATHS.dashboard,
         CURRENT.figure,
+    localrule: True

@@ -1,8 +1,5 @@
 # Structures that wait for a label, and the D-optimal subset of them.
 
-localrules:
-    collect_candidates,
-
 
 if RUN.generation == 0:
 
@@ -19,6 +16,7 @@ if RUN.generation == 0:
 else:
 
     rule collect_candidates:
+        localrule: True
         input:
             extracted=PREVIOUS.extracted,
             selected=PREVIOUS.selected,
@@ -27,6 +25,8 @@ else:
             candidates=GEN.candidates,
         log:
             job_log("collect_candidates"),
+        conda:
+            "../envs/mlip.yaml"
         script:
             "../scripts/collect_candidates.py"
 

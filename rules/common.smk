@@ -2,10 +2,8 @@
 from pathlib import Path
 
 from mlip_auto.config import parse_workflow_config
-from mlip_auto.initial import count_candidates
 from mlip_auto.paths import CampaignPaths
 from mlip_auto.planning import plan_run
-from mlip_auto.state import Decision
 from mlip_auto.walkers import base_walkers, confirmation_name
 
 CONFIG = parse_workflow_config(config)
@@ -16,9 +14,7 @@ CURRENT = PATHS.generation(RUN.generation)
 PREVIOUS = PATHS.generation(RUN.generation - 1)
 SHARDS = [f"{shard:04d}" for shard in range(RUN.shards)]
 WALKERS = [walker.name for walker in base_walkers(CONFIG)]
-WALKERS_RUN = WALKERS + [
-    confirmation_name(walker, k) for k in range(1, RUN.confirmation + 1) for walker in WALKERS
-]
+WALKERS_RUN = WALKERS + [confirmation_name(walker, k) for k in range(1, RUN.confirmation + 1) for walker in WALKERS]
 
 
 wildcard_constraints:

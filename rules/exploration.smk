@@ -1,5 +1,6 @@
 # MD that halts by itself, and the cuts from the frames where it did.
 
+
 rule run_md:
     input:
         potential=GEN.potential,

@@ -1,8 +1,5 @@
 # Energies and forces, shard by shard.
 
-localrules:
-    collect_labels,
-
 
 rule label_structures:
     input:
@@ -24,6 +21,7 @@ rule label_structures:
 
 
 rule collect_labels:
+    localrule: True
     input:
         labels=expand(GEN.shard_labels("{shard}"), shard=SHARDS, allow_missing=True),
         records=expand(GEN.shard_record("{shard}"), shard=SHARDS, allow_missing=True),
@@ -32,5 +30,7 @@ rule collect_labels:
         labels=GEN.labels,
     log:
         job_log("collect_labels"),
+    conda:
+        "../envs/mlip.yaml"
     script:
         "../scripts/collect_labels.py"

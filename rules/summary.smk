@@ -1,13 +1,8 @@
 # What the driver decides from, and what the user reads: all made from the generations' files, on the login node.
 
-localrules:
-    summarise_generation,
-    build_database,
-    build_dashboard,
-    plot_generation,
-
 
 rule summarise_generation:
+    localrule: True
     input:
         extracted=GEN.extracted,
         outcomes=expand(GEN.walker("{walker}").outcome, walker=WALKERS_RUN, allow_missing=True),
@@ -20,6 +15,8 @@ rule summarise_generation:
         summary=GEN.summary,
     log:
         job_log("summarise_generation"),
+    conda:
+        "../envs/mlip.yaml"
     params:
         confirmation=RUN.confirmation,
     script:
@@ -27,17 +24,21 @@ rule summarise_generation:
 
 
 rule build_database:
+    localrule: True
     input:
         CURRENT.summary,
     output:
         database=PATHS.database,
     log:
         Path("logs") / "build_database.log",
+    conda:
+        "../envs/mlip.yaml"
     script:
         "../scripts/build_database.py"
 
 
 rule plot_generation:
+    localrule: True
     input:
         GEN.summary,
     output:
@@ -49,11 +50,14 @@ rule plot_generation:
         ),
     log:
         job_log("plot_generation"),
+    conda:
+        "../envs/mlip.yaml"
     script:
         "../scripts/plot_generation.py"
 
 
 rule build_dashboard:
+    localrule: True
     input:
         summary=CURRENT.summary,
         # The report shows items of the current DAG only: figures of older generations come in as inputs.
@@ -65,6 +69,7 @@ rule build_dashboard:
                 labels={"generation": f"{number:03d}", "figure": "MD and fit"},
             )
             for number in range(RUN.generation)
+            if PATHS.generation(number).figure.exists()
         ],
     output:
         dashboard=report(
@@ -75,5 +80,7 @@ rule build_dashboard:
         ),
     log:
         Path("logs") / "build_dashboard.log",
+    conda:
+        "../envs/mlip.yaml"
     script:
         "../scripts/build_dashboard.py"

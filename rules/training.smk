@@ -1,5 +1,6 @@
 # The fit, its active set and its errors.
 
+
 rule make_reference:
     output:
         frames=PATHS.reference("{walker}"),

@@ -52,8 +52,9 @@ def select_structures(
 ) -> list[Atoms]:
     """MaxVol over the core environments of the candidates together with those of the training set.
 
-    A candidate is chosen when one of its environments is a row of the joint active set; where more than
-    `max_structures` are, those that own most rows.
+    A candidate is chosen when one of its environments is a row of the joint active set, and from generation 1 on when
+    its gamma is above 1 as well: MaxVol finds one of several sets of nearly largest volume, and may exchange rows that
+    are known already. Where more than `max_structures` are left, those that own most rows.
 
     Parameters
     ----------
@@ -76,16 +77,14 @@ def select_structures(
     _, active_owners = activelearning.compute_active_set(projections, owners)
     chosen_rows = np.concatenate(list(active_owners.values())).astype(int)
     rows = np.bincount(chosen_rows, minlength=len(training) + len(unique))[len(training) :]
-    gammas = [0.0] * len(unique)
+    gammas = [np.inf] * len(unique)
     if current:
         grades = compute_gamma(basis, current.active_set, unique)
         gammas = [float(grade[get_force_mask(atoms)].max()) for grade, atoms in zip(grades, unique, strict=True)]
 
-    order = sorted(range(len(unique)), key=lambda i: (-rows[i], -gammas[i], i))
+    new = [index for index in range(len(unique)) if rows[index] > 0 and gammas[index] > 1]
     selected = []
-    for index in order[:max_structures]:
-        if rows[index] == 0:
-            break
+    for index in sorted(new, key=lambda i: (-rows[i], -gammas[i], i))[:max_structures]:
         atoms = unique[index]
         atoms.info["reason"] = f"owns {rows[index]} of {len(chosen_rows)} rows of the joint active set"
         if current:
