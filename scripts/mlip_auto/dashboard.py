@@ -82,6 +82,11 @@ def judge(summaries: Sequence[Summary], generation: int) -> dict[str, Any]:
                 f"generation {number + 1} learns from it."
             )
     details = [_describe_error(latest), _describe_cost(summaries)]
+    details += [
+        f"MD of {name} crashed: {walker['reason']}."
+        for name, walker in latest["walkers"].items()
+        if walker["outcome"] == "crashed"
+    ]
     if generation > number:
         details.append(f"Generation {generation} is under way.")
     return {"tone": tone, "headline": headline, "details": details}
@@ -137,19 +142,13 @@ def _draw_figures(paths: CampaignPaths, config: CampaignConfig, summaries: Seque
         summary["generation"]: read_gamma_traces(paths.generation(summary["generation"]), summary["walkers"])
         for summary in summaries
     }
-    halted = {
-        (summary["generation"], name)
-        for summary in summaries
-        for name, walker in summary["walkers"].items()
-        if walker["outcome"] == "halted"
-    }
     predictions = read_structures(paths.generation(summaries[-1]["generation"]).predictions)
     return {
         "force_error": draw.plot_errors(summaries, "force"),
         "energy_error": draw.plot_errors(summaries, "energy"),
         "largest_gamma": draw.plot_largest_gamma(summaries, threshold),
         "counts": draw.plot_counts(summaries),
-        "md": draw.plot_md(traces, halted, threshold),
+        "md": draw.plot_md(summaries, traces, threshold),
         "force_parity": draw.plot_force_parity(predictions),
         "energy_parity": draw.plot_energy_parity(predictions),
     }

@@ -15,6 +15,12 @@ from mlip_auto.structures import get_energy_weight
 
 BLUE, ORANGE, GREEN, GREY, RED = "#1f5a99", "#c2541b", "#1d7a52", "#5f6b76", "#b3261e"
 ERROR_COLORS = {"train": BLUE, "held-out": ORANGE, "true": GREEN}
+OUTCOME_MARKERS = {
+    "completed": (GREEN, "circle"),
+    "halted": (RED, "x"),
+    "crashed": ("#000000", "cross"),
+    "out_of_time": (GREY, "square"),
+}
 MAX_TRACE_POINTS = 800
 MAX_PARITY_POINTS = 4000
 
@@ -65,12 +71,6 @@ def plot_counts(summaries: Sequence[Summary]) -> go.Figure:
 def plot_largest_gamma(summaries: Sequence[Summary], threshold: float) -> go.Figure:
     """Largest gamma of each walker by generation, by how its MD ended."""
     figure = _make_figure("generation", "largest γ in MD")
-    looks = {
-        "completed": (GREEN, "circle"),
-        "halted": (RED, "x"),
-        "crashed": ("#000000", "cross"),
-        "out_of_time": (GREY, "square"),
-    }
     figure.add_scatter(
         x=[summary["generation"] for summary in summaries],
         y=[summary["gamma_max"] for summary in summaries],
@@ -79,7 +79,7 @@ def plot_largest_gamma(summaries: Sequence[Summary], threshold: float) -> go.Fig
         line={"color": GREY, "width": 1},
         hoverinfo="skip",
     )
-    for outcome, (color, symbol) in looks.items():
+    for outcome, (color, symbol) in OUTCOME_MARKERS.items():
         ended = [
             (summary["generation"], walker["gamma_max"], name)
             for summary in summaries
@@ -103,7 +103,7 @@ def plot_largest_gamma(summaries: Sequence[Summary], threshold: float) -> go.Fig
 
 
 def plot_md(
-    traces: Mapping[int, Mapping[str, pd.DataFrame]], halted: set[tuple[int, str]], threshold: float
+    summaries: Sequence[Summary], traces: Mapping[int, Mapping[str, pd.DataFrame]], threshold: float
 ) -> go.Figure:
     """Gamma against MD time: one panel a walker, one line a generation, confirmations in the panel of their walker.
 
@@ -111,8 +111,6 @@ def plot_md(
     ----------
     traces
         By generation and walker: columns `time` (ps) and `gamma`.
-    halted
-        (generation, walker) of the runs that halted on gamma: their end is marked.
     """
     panels = list(dict.fromkeys(get_panel(name) for walkers in traces.values() for name in walkers))
     figure = make_subplots(
@@ -124,9 +122,10 @@ def plot_md(
         vertical_spacing=0.16 / len(panels),
     )
     _style(figure)
-    colors = sample_colorscale("Viridis", np.linspace(0.85, 0, max(2, len(traces))))
-    for color, (generation, walkers) in zip(colors, traces.items(), strict=False):
-        for index, (name, trace) in enumerate(walkers.items()):
+    colors = sample_colorscale("Viridis", np.linspace(0.85, 0, max(2, len(summaries))))
+    for color, summary in zip(colors, summaries, strict=False):
+        generation = summary["generation"]
+        for index, (name, trace) in enumerate(traces[generation].items()):
             row = panels.index(get_panel(name)) + 1
             thinned = _thin_trace(trace)
             label = f"{name}, generation {generation}"
@@ -142,16 +141,18 @@ def plot_md(
                 row=row,
                 col=1,
             )
-            if (generation, name) in halted:
+            outcome = summary["walkers"][name]["outcome"]
+            if outcome != "completed":
+                mark, symbol = OUTCOME_MARKERS[outcome]
                 figure.add_scatter(
                     x=trace["time"].iloc[-1:],
                     y=trace["gamma"].iloc[-1:],
-                    name="halted",
+                    name=outcome,
                     legendgroup=str(generation),
                     showlegend=False,
                     mode="markers",
-                    marker={"color": RED, "symbol": "x", "size": 10},
-                    hovertemplate=f"{label}: halted at %{{x:.3g}} ps, γ = %{{y:.3g}}<extra></extra>",
+                    marker={"color": mark, "symbol": symbol, "size": 10},
+                    hovertemplate=f"{label}: {outcome} at %{{x:.3g}} ps, γ = %{{y:.3g}}<extra></extra>",
                     row=row,
                     col=1,
                 )

@@ -49,8 +49,10 @@ def _draw_md(axes: Axes, walkers: dict[str, Any], traces: dict[str, Any], thresh
             linewidth=1.2,
             label=f"{name}: {walkers[name]['outcome'].replace('_', ' ')}",
         )
-        if walkers[name]["outcome"] == "halted":
-            axes.plot(trace["time"].iloc[-1], trace["gamma"].iloc[-1], marker="x", color=RED, markersize=9)
+        outcome = walkers[name]["outcome"]
+        if outcome != "completed":
+            color, marker = (RED, "x") if outcome == "halted" else ("black", "P")
+            axes.plot(trace["time"].iloc[-1], trace["gamma"].iloc[-1], color=color, marker=marker, markersize=9)
     axes.axhline(threshold, color=RED, linestyle="--", linewidth=1, label=f"threshold, γ = {threshold:g}")
     axes.set(yscale="log", xlabel="time (ps)", ylabel="largest γ", title="MD")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
