@@ -28,7 +28,7 @@ def write_generation_figure(files: GenerationPaths, config: CampaignConfig) -> N
     true, predicted, held_out = collect_forces(read_structures(files.predictions))
     # Text stays text: smaller, and searchable in the report. The salt makes equal figures equal files.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mlip-auto"}):
-        figure = Figure(figsize=(11, 4.4), layout="constrained")
+        figure = Figure(figsize=(11, 5), layout="constrained")
         md, parity = figure.subplots(1, 2, width_ratios=(3, 2))
         figure.suptitle(f"Generation {summary['generation']}")
         _draw_md(md, walkers, traces, config.exploration.uncertainty_threshold)
@@ -58,8 +58,7 @@ def _draw_md(axes: Axes, walkers: dict[str, Any], traces: dict[str, Any], thresh
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.grid(color="#e4e8ec")
-    axes.legend(fontsize="small")
+    _add_legend(axes, columns=3)
 
 
 def _draw_parity(axes: Axes, true: np.ndarray, predicted: np.ndarray, held_out: np.ndarray) -> None:
@@ -79,5 +78,10 @@ def _draw_parity(axes: Axes, true: np.ndarray, predicted: np.ndarray, held_out: 
                 label=f"{name}: RMSE {rmse:.3g} meV/Å",
             )
     axes.set(xlabel="force component by the oracle (eV/Å)", ylabel="predicted (eV/Å)", title="Fit", aspect="equal")
+    _add_legend(axes, columns=1)
+
+
+def _add_legend(axes: Axes, columns: int) -> None:
+    """Below the axes, where it hides no data."""
     axes.grid(color="#e4e8ec")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0, -0.13), ncols=columns, frameon=False)
