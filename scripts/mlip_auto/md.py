@@ -66,8 +66,8 @@ class LammpsRunner:
         dict
             `outcome` (completed, halted, crashed), `step` (last one known), `steps` (asked for), `time_ps`,
             `gamma_max` (over the run), `atom` (0-based index of the largest gamma in the last frame),
-            `temperature` (K), `pressure` (bar), `seed`, `reason`, `seconds`. `gamma_max` and `atom` are None
-            when no gamma was ever written.
+            `temperature` (K), `pressure` (bar), `seed`, `reason`, `walker`, `seconds`. `gamma_max` and `atom`
+            are None when no gamma was ever written.
         """
         paths.outcome.unlink(missing_ok=True)
         if scratch.exists():
@@ -76,7 +76,8 @@ class LammpsRunner:
         write_input(run, atoms, potential, active_set, inference)
         started = time.monotonic()
         failure = self._run_lammps(run)
-        outcome = describe_outcome(run, inference, failure) | {"seconds": time.monotonic() - started}
+        outcome = describe_outcome(run, inference, failure)
+        outcome |= {"walker": paths.directory.name, "seconds": time.monotonic() - started}
         for source, target in (
             (run.input, paths.input),
             (run.start, paths.start),
@@ -115,7 +116,7 @@ class LammpsRunner:
 
 
 def describe_outcome(run: WalkerPaths, inference: InferenceConfig, failure: str | None) -> dict[str, Any]:
-    """What became of a run, from its log and dump; keys as in `LammpsRunner.run_md`, `seconds` excepted.
+    """What became of a run, from its log and dump; keys as in `LammpsRunner.run_md`, but `walker` and `seconds`.
 
     Completed means that the last step is the one asked for, whatever else the log says.
     """

@@ -52,6 +52,14 @@ def make_triclinic() -> Atoms:
     return atoms
 
 
+def make_skewed() -> Atoms:
+    """A cell that LAMMPS's barostat would refuse as too far tilted."""
+    atoms = bulk("Al", a=4.05, cubic=True) * (2, 2, 2)
+    atoms.set_cell(atoms.cell[:] + np.array([[0, 0, 0], [16.2, 0, 0], [8.1, 24.3, 0]]))
+    atoms.rattle(0.05, seed=6)
+    return atoms
+
+
 def make_cluster() -> Atoms:
     atoms = bulk("Al", a=4.05, cubic=True) * (2, 2, 2)
     atoms.cell = None
@@ -95,8 +103,14 @@ def run_program(run: WalkerPaths, *arguments: str) -> None:
 
 @pytest.mark.parametrize(
     ("system", "make"),
-    [("Al", make_triclinic), ("AlCu", lambda: make_alloy(9)), ("Al", make_cluster), ("Al", make_slab)],
-    ids=["triclinic", "two elements", "cluster", "slab"],
+    [
+        ("Al", make_triclinic),
+        ("Al", make_skewed),
+        ("AlCu", lambda: make_alloy(9)),
+        ("Al", make_cluster),
+        ("Al", make_slab),
+    ],
+    ids=["triclinic", "skewed", "two elements", "cluster", "slab"],
 )
 def test_first_frame_is_that_of_python_ace(tmp_path, potentials, system, make):
     """Energy, forces, virial and gamma at the start, in the cell and order of the structure that was given."""
@@ -197,6 +211,14 @@ def test_data_file_keeps_masses_and_order(tmp_path, potentials):
 def test_bad_conditions_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         InferenceConfig(**({"temperature": 300, "steps": 50, "seed": 1} | change))
+
+
+def test_periodic_direction_needs_a_cell_vector(tmp_path, potentials):
+    atoms = make_cluster()
+    atoms.pbc = (False, False, True)
+    inference = InferenceConfig(temperature=300, steps=10, seed=1)
+    with pytest.raises(ValueError, match="needs a cell vector of its own"):
+        write_input(WalkerPaths(tmp_path), atoms, *potentials["Al"], inference)
 
 
 def test_barostat_needs_a_periodic_cell(tmp_path, potentials):

@@ -144,7 +144,8 @@ def test_start_that_is_unknown_does_not_move(run_md, start):
 
 
 @pytest.mark.parametrize(
-    ("distance", "reason"), [(0.3, "Lost atoms: original 256 current 254"), (0.6, "temperature_above_13000_K")]
+    ("distance", "reason"),
+    [(0.3, "Lost atoms: original 256 current 254"), (0.4, "temperature above 13000 K at step 10")],
 )
 def test_colliding_atoms_end_as_crashed(run_md, start, distance, reason):
     """The repulsion of two atoms throws them apart, whatever gamma may be."""
