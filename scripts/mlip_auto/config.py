@@ -249,6 +249,17 @@ class Exploration(Section):
     skin: Positive = Field(1.0, description="Skin of LAMMPS's neighbour list in Å.")
     walkers: list[Walker] = Field(min_length=1, description="Target conditions: where the potential is needed.")
 
+    @model_validator(mode="after")
+    def _last_step_has_gamma(self) -> "Exploration":
+        for number, walker in enumerate(self.walkers):
+            key, steps = ("steps", self.steps) if walker.steps is None else (f"walkers[{number}].steps", walker.steps)
+            if steps % self.gamma_every:
+                raise ValueError(
+                    f"{key}: found {steps}, not a multiple of gamma_every ({self.gamma_every}); "
+                    f"the last step of a run needs its gamma: {steps + self.gamma_every - steps % self.gamma_every} would do"
+                )
+        return self
+
 
 class Extraction(Section):
     """What is cut out of a halted frame."""
