@@ -101,10 +101,17 @@ def run_campaign(config: CampaignConfig, call: SnakemakeCall, console: Console) 
         if (snakemake := find_snakemake(paths.root)) is not None:
             raise CampaignLocked(f"Snakemake (pid {snakemake.pid}) works in {paths.root}; wait for it or end it.")
         if any((paths.root / ".snakemake" / "locks").glob("*")):
-            subprocess.run(call.command("--unlock"), check=True, stderr=subprocess.DEVNULL)
+            _unlock(call)
         while (code := _say_outcome(manager, console)) is None:
             _run_once(manager, call, owner, console)
     return code
+
+
+def _unlock(call: SnakemakeCall) -> None:
+    """Remove the lock that a killed Snakemake left; only when nothing works on the campaign any more."""
+    done = subprocess.run(call.command("--unlock"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise CampaignError(f"{done.stdout}\nSnakemake could not unlock {call.directory}; its reason stands above.")
 
 
 def _say_outcome(manager: WorkflowManager, console: Console) -> ExitCode | None:
@@ -121,8 +128,8 @@ def _say_outcome(manager: WorkflowManager, console: Console) -> ExitCode | None:
     if phase is Phase.CONVERGED:
         say(
             console,
-            f"Converged in generation {state.generation}, confirmed by {state.confirmations_done} fresh velocity "
-            f"seeds; the potential is {potential}. Next: `mlip-auto report`.",
+            f"Converged in generation {state.generation} (clean runs with fresh velocity seeds: "
+            f"{state.confirmations_done}); the potential is {potential}. Next: `mlip-auto report`.",
         )
         return ExitCode.CONVERGED
     if phase is Phase.STOPPED:
@@ -205,7 +212,11 @@ def _follow(lines: IO[str], file: IO[str], progress: Progress) -> None:
     for line in lines:
         file.write(line)
         file.flush()
-        progress.feed(line)
+        try:
+            progress.feed(line)
+        except (OSError, SystemExit):  # SystemExit: what rich makes of a closed pipe
+            # Nobody is there to read: stop, as SIGPIPE would, and go on reading, or Snakemake could not end.
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _wait(snakemake: subprocess.Popen[str]) -> None:
@@ -213,7 +224,8 @@ def _wait(snakemake: subprocess.Popen[str]) -> None:
     try:
         snakemake.wait()
     except Interrupted:
-        os.killpg(snakemake.pid, signal.SIGINT)
+        if snakemake.poll() is None:
+            os.killpg(snakemake.pid, signal.SIGINT)
         try:
             snakemake.wait(timeout=STOP_GRACE)
         except subprocess.TimeoutExpired:

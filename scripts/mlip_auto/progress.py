@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -128,7 +129,7 @@ def say(console: Console, text: str) -> None:
 
 def tabulate_generations(summaries: Sequence[Mapping[str, Any]], console: Console) -> Table:
     """One row a generation. RMSE of forces in meV/Å and of energies in meV/atom: training, held out, true."""
-    table = Table(box=Table().box if console.is_terminal else None, pad_edge=False)
+    table = Table(box=HEAVY_HEAD if console.is_terminal else None, pad_edge=False)
     for header in ("gen", "candidates", "selected", "labelled", "failed"):
         table.add_column(header, justify="right")
     table.add_column("F RMSE meV/Å\ntrain/held out/true")

@@ -24,22 +24,20 @@ from ase import Atoms
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends without an error.
 
-    The suffix is kept, so that writers that choose a format by suffix work. A reader sees the old file or the
-    whole new one, on a shared file system too.
+    The name is kept, so that writers that choose a format by suffix work. A reader sees the old file or the
+    whole new one, on a shared file system too. What a killed writer leaves lies in a hidden folder of its own, where
+    no pattern such as `*.json` finds it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    aside = Path(name)
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        aside = Path(folder) / path.name
+        aside.touch()
         yield aside
         aside.chmod(0o644)
         with aside.open("rb") as written:
             os.fsync(written.fileno())
         aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

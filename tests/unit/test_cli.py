@@ -148,7 +148,7 @@ def test_a_converged_campaign_starts_nothing(tmp_path):
     finish(tmp_path, walkers=CLEAN, confirmations_done=1)
     done = mlip_auto("run", "--configfile", TINY, "--directory", tmp_path)
     assert done.returncode == 0
-    assert "Converged in generation 0, confirmed by 1 fresh velocity seed" in done.stdout
+    assert "Converged in generation 0 (clean runs with fresh velocity seeds: 1)" in done.stdout
     assert not (tmp_path / "work").exists() and not (tmp_path / ".snakemake").exists()
 
 

@@ -1,3 +1,7 @@
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -44,6 +48,20 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_leaves_is_found_by_no_pattern(tmp_path):
+    code = f"""
+import os, signal
+from pathlib import Path
+from mlip_auto.structures import write_atomically
+with write_atomically(Path({str(tmp_path / "0000.json")!r})) as aside:
+    aside.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert list(tmp_path.glob("*.json")) == []
+    assert [file.read_text() for file in tmp_path.rglob("*.json")] == ["half"]
 
 
 def test_json_refuses_nan(tmp_path):
