@@ -49,7 +49,7 @@ def run_walker(
 def extract_generation(
     config: CampaignConfig, generation: int, walkers: dict[str, WalkerPaths]
 ) -> tuple[list[Atoms], list[str]]:
-    """Cuts from all walkers that halted or crashed, each structure once; and which cuts were refused, with the reason."""
+    """Cuts from all walkers that halted or crashed, each structure once; and which were refused, and why."""
     cuts: dict[str, Atoms] = {}
     refusals: list[str] = []
     for name, paths in walkers.items():
