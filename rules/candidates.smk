@@ -16,7 +16,6 @@ if RUN.generation == 0:
 else:
 
     rule collect_candidates:
-        localrule: True
         input:
             extracted=PREVIOUS.extracted,
             selected=PREVIOUS.selected,
@@ -25,6 +24,7 @@ else:
             candidates=GEN.candidates,
         log:
             job_log("collect_candidates"),
+        localrule: True
         conda:
             "../envs/mlip.yaml"
         script:

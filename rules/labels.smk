@@ -21,7 +21,6 @@ rule label_structures:
 
 
 rule collect_labels:
-    localrule: True
     input:
         labels=expand(GEN.shard_labels("{shard}"), shard=SHARDS, allow_missing=True),
         records=expand(GEN.shard_record("{shard}"), shard=SHARDS, allow_missing=True),
@@ -30,6 +29,7 @@ rule collect_labels:
         labels=GEN.labels,
     log:
         job_log("collect_labels"),
+    localrule: True
     conda:
         "../envs/mlip.yaml"
     script:

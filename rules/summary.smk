@@ -2,7 +2,6 @@
 
 
 rule summarise_generation:
-    localrule: True
     input:
         extracted=GEN.extracted,
         outcomes=expand(GEN.walker("{walker}").outcome, walker=WALKERS_RUN, allow_missing=True),
@@ -15,6 +14,7 @@ rule summarise_generation:
         summary=GEN.summary,
     log:
         job_log("summarise_generation"),
+    localrule: True
     conda:
         "../envs/mlip.yaml"
     params:
@@ -24,13 +24,13 @@ rule summarise_generation:
 
 
 rule build_database:
-    localrule: True
     input:
         CURRENT.summary,
     output:
         database=PATHS.database,
     log:
         Path("logs") / "build_database.log",
+    localrule: True
     conda:
         "../envs/mlip.yaml"
     script:
@@ -38,7 +38,6 @@ rule build_database:
 
 
 rule plot_generation:
-    localrule: True
     input:
         GEN.summary,
     output:
@@ -50,6 +49,7 @@ rule plot_generation:
         ),
     log:
         job_log("plot_generation"),
+    localrule: True
     conda:
         "../envs/mlip.yaml"
     script:
@@ -57,7 +57,6 @@ rule plot_generation:
 
 
 rule build_dashboard:
-    localrule: True
     input:
         summary=CURRENT.summary,
         # The report shows items of the current DAG only: figures of older generations come in as inputs.
@@ -80,6 +79,7 @@ rule build_dashboard:
         ),
     log:
         Path("logs") / "build_dashboard.log",
+    localrule: True
     conda:
         "../envs/mlip.yaml"
     script:

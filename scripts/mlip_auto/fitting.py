@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,7 @@ def fit_pacemaker(
             env=environment,
             stdout=console,
             stderr=subprocess.STDOUT,
-            preexec_fn=die_with_parent,
+            preexec_fn=partial(die_with_parent, os.getpid()),
         ).returncode
     if code != 0 or not output.exists():
         raise FitFailed(f"pacemaker ended with exit code {code} and wrote no potential: read {directory}/pacemaker.out")

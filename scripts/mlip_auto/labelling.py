@@ -1,6 +1,7 @@
 """Labelling a shard: each structure in a process of its own, so that one that fails costs that structure."""
 
 import multiprocessing
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def _label_in_child(atoms: Atoms, dft: Dft, deadline: float | None) -> Label | t
         return "pending", "dft.max_wait was over before this structure's turn"
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_compute_label, args=(atoms, dft, sender))
+    child = context.Process(target=_compute_label, args=(atoms, dft, sender, os.getpid()))
     child.start()
     sender.close()
     answered = receiver.poll(None if deadline is None else max(0.0, deadline - time.time()))
@@ -174,9 +175,9 @@ def _label_in_child(atoms: Atoms, dft: Dft, deadline: float | None) -> Label | t
     return answer
 
 
-def _compute_label(atoms: Atoms, dft: Dft, sender: Connection) -> None:
+def _compute_label(atoms: Atoms, dft: Dft, sender: Connection, parent: int) -> None:
     """Run the oracle; every failure of it is an answer, with its message."""
-    die_with_parent()
+    die_with_parent(parent)
     started = time.perf_counter()
     bare = atoms.copy()
     try:

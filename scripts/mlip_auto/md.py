@@ -1,6 +1,5 @@
 """MD that halts by itself: one walker, run by LAMMPS as a process of its own."""
 
-import ctypes
 import math
 import os
 import shutil
@@ -18,10 +17,12 @@ from ase import Atoms
 from mlip_auto.lammps_input import InferenceConfig, write_input
 from mlip_auto.lammps_output import read_error, read_halt, read_last_frames, read_thermo
 from mlip_auto.paths import WalkerPaths
+from mlip_auto.processes import die_with_parent
 from mlip_auto.structures import write_atomically, write_json
 
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+class LammpsFailed(RuntimeError):
+    """The program itself failed: it did not start, had no first step, or was killed from outside."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ class LammpsRunner:
             `gamma_max` (over the run), `atom` (0-based index of the largest gamma in the last frame),
             `temperature` (K), `pressure` (bar), `seed`, `reason`, `walker`, `seconds`. `gamma_max` and `atom`
             are None when no gamma was ever written.
+
+        Raises
+        ------
+        LammpsFailed
+            No step was computed (a missing potential, a broken installation, a start structure without finite forces),
+            or the program was killed by a signal from outside. What it wrote stays in `scratch`.
         """
         paths.outcome.unlink(missing_ok=True)
         if scratch.exists():
@@ -76,6 +83,8 @@ class LammpsRunner:
         write_input(run, atoms, potential, active_set, inference)
         started = time.monotonic()
         failure = self._run_lammps(run)
+        if failure is not None and not (run.log.exists() and len(read_thermo(run.log))):
+            raise LammpsFailed(f"{failure}; no step was computed: read {run.log}")
         outcome = describe_outcome(run, inference, failure)
         outcome |= {"walker": paths.directory.name, "seconds": time.monotonic() - started}
         for source, target in (
@@ -102,13 +111,16 @@ class LammpsRunner:
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 env=os.environ | {"OMP_NUM_THREADS": str(self.threads)},
-                preexec_fn=partial(_die_with_parent, os.getpid()),
+                preexec_fn=partial(die_with_parent, os.getpid()),
                 check=False,
             )
         if process.returncode == 0:
             return None
         if process.returncode < 0:
-            return f"LAMMPS was killed by {signal.Signals(-process.returncode).name}"
+            name = signal.Signals(-process.returncode).name
+            if name != "SIGSEGV":  # which MD that has blown up can cause; others come from outside
+                raise LammpsFailed(f"LAMMPS was killed by {name}")
+            return f"LAMMPS was killed by {name}"
         lines = errors.read_text().strip().splitlines()
         if run.log.exists() and (error := read_error(run.log)):
             return error
@@ -152,10 +164,3 @@ def describe_outcome(run: WalkerPaths, inference: InferenceConfig, failure: str 
         "seed": inference.seed,
         "reason": reason,
     }
-
-
-def _die_with_parent(parent: int) -> None:
-    """In the child, before its program starts: be killed when the parent ends, however it ends."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the call above
-        os._exit(1)

@@ -16,7 +16,7 @@ from ase import Atoms
 
 from mlip_auto.lammps_input import InferenceConfig
 from mlip_auto.lammps_output import Halt, read_error, read_halt, read_last_frames, read_thermo
-from mlip_auto.md import LammpsRunner, describe_outcome
+from mlip_auto.md import LammpsFailed, LammpsRunner, describe_outcome
 from mlip_auto.paths import WalkerPaths
 from mlip_auto.structures import read_json
 
@@ -158,43 +158,56 @@ def test_colliding_atoms_end_as_crashed(run_md, start, distance, reason):
 def test_gamma_that_is_not_computed_is_noticed_before_the_first_step(run_md, start, tmp_path):
     with (tmp_path / "zero.asi").open("wb") as file:
         np.savez(file, Al=np.zeros_like(np.load(ACTIVE_SET)["Al"]))
-    outcome, paths = run_md(start, active_set=tmp_path / "zero.asi")
-    assert (outcome["outcome"], outcome["step"], outcome["gamma_max"]) == ("crashed", 0, None)
-    assert "gamma is not computed" in outcome["reason"]
-    assert paths.dump.stat().st_size == 0
+    with pytest.raises(LammpsFailed, match="gamma is not computed"):
+        run_md(start, active_set=tmp_path / "zero.asi")
+    assert not list(tmp_path.rglob("outcome.json"))
 
 
-def test_failure_in_the_callback_ends_the_run(run_md, start, tmp_path):
-    """The evaluators fail at the 26th evaluation: nothing is written after it, the reason is told."""
-    program = tmp_path / "engine.py"
+def engine_that_fails(folder: Path, failure: str) -> LammpsRunner:
+    """The library engine with `failure` in place of the 26th evaluation, at step 24 of a run."""
+    program = folder / "engine.py"
     program.write_text(
+        "import os, signal\n"
         "from mlip_auto import lammps_library as engine\n"
         "evaluate, calls = engine.AceEvaluators.evaluate, []\n"
         "def fail_later(self, with_gamma):\n"
         "    calls.append(with_gamma)\n"
         "    if len(calls) == 26:\n"
-        "        raise RuntimeError('no more forces')\n"
+        f"        {failure}\n"
         "    return evaluate(self, with_gamma)\n"
         "engine.AceEvaluators.evaluate = fail_later\n"
         "engine.main()\n"
     )
-    outcome, paths = run_md(start, LammpsRunner(command=(sys.executable, str(program))))
+    return LammpsRunner(command=(sys.executable, str(program)))
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        ("raise RuntimeError('no more forces')", "RuntimeError: no more forces"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "LAMMPS was killed by SIGSEGV"),
+    ],
+    ids=["exception", "segmentation fault"],
+)
+def test_failure_in_the_callback_ends_the_run(run_md, start, tmp_path, failure, reason):
+    """Nothing is written after it, and the reason is told."""
+    outcome, paths = run_md(start, engine_that_fails(tmp_path, failure))
     assert (outcome["outcome"], outcome["step"]) == ("crashed", 20)
-    assert outcome["reason"] == "RuntimeError: no more forces"
+    assert outcome["reason"] == reason
     assert read_last_frames(paths.dump)[0].info["step"] == 20
 
 
-def test_segmentation_fault_ends_as_crashed(run_md, start):
-    program = (sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    outcome, _ = run_md(start, LammpsRunner(command=program))
-    assert (outcome["outcome"], outcome["reason"]) == ("crashed", "LAMMPS was killed by SIGSEGV")
+def test_a_program_killed_from_outside_has_no_outcome(run_md, start, tmp_path):
+    """Out of memory or a cancelled job says nothing about the potential: the step is to be run again."""
+    with pytest.raises(LammpsFailed, match="SIGKILL"):
+        run_md(start, engine_that_fails(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)"))
+    assert not list(tmp_path.rglob("outcome.json"))
 
 
 def test_unknown_element_is_named(run_md, start):
     start.symbols[3] = "Cu"
-    outcome, _ = run_md(start)
-    assert outcome["outcome"] == "crashed"
-    assert "knows Al, not Cu" in outcome["reason"]
+    with pytest.raises(LammpsFailed, match="knows Al, not Cu"):
+        run_md(start)
 
 
 def test_lammps_dies_with_its_parent(tmp_path):
