@@ -126,7 +126,7 @@ def status(
         return
     console = make_console()
     if summaries:
-        console.print(tabulate_generations(summaries, console))
+        console.print(tabulate_generations(summaries))
     for warning in warnings:
         say(console, f"warning: {warning}")
     waiting = f", waiting for {', '.join(state.pending_tasks)}" if state.pending_tasks else ""

@@ -165,7 +165,7 @@ def _show_generation(manager: WorkflowManager, state: WorkflowState, console: Co
     if state.decision is Decision.CONFIRM:
         return
     summaries = read_summaries(manager.paths)
-    console.print(tabulate_generations(summaries[-1:], console))
+    console.print(tabulate_generations(summaries[-1:]))
     for warning in find_warnings(summaries):
         say(console, f"warning: {warning}")
 

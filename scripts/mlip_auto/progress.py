@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -117,7 +116,7 @@ class Progress:
 
 
 def make_console() -> Console:
-    """A rich console; wide and without box drawing where the output is a file."""
+    """A rich console; wide where the output is a file."""
     console = Console()
     return console if console.is_terminal else Console(width=160)
 
@@ -127,38 +126,39 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def tabulate_generations(summaries: Sequence[Mapping[str, Any]], console: Console) -> Table:
-    """One row a generation. RMSE of forces in meV/Å and of energies in meV/atom: training, held out, true."""
-    table = Table(box=HEAVY_HEAD if console.is_terminal else None, pad_edge=False)
-    for header in ("gen", "candidates", "selected", "labelled", "failed"):
-        table.add_column(header, justify="right")
-    table.add_column("F RMSE meV/Å\ntrain/held out/true")
-    table.add_column("E RMSE meV/atom\ntrain/held out/true")
-    table.add_column("gamma", justify="right")
+def tabulate_generations(summaries: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a generation, each some lines high so that 80 columns are enough.
+
+    RMSE by rows: training set, held out, true (the worst walker's); `-` where there is none.
+    """
+    table = Table(box=None, pad_edge=False)
+    for header in ("gen", "structures", "RMSE", "meV/Å", "meV/atom", "gamma"):
+        table.add_column(header, justify="left" if header == "RMSE" else "right", no_wrap=True)
     table.add_column("MD: steps, outcome")
-    table.add_column("min", justify="right")
+    table.add_column("min", justify="right", no_wrap=True)
     for summary in summaries:
+        rmse = summary["rmse"]
         table.add_row(
-            *(str(summary[key]) for key in ("generation", "candidates", "selected", "labelled", "failed")),
-            _format_rmse(summary["rmse"], "force"),
-            _format_rmse(summary["rmse"], "energy"),
+            str(summary["generation"]),
+            "\n".join(f"{summary[key]} {key}" for key in ("candidates", "selected", "labelled", "failed")),
+            "train\nheld out\ntrue",
+            _format_errors(rmse, "force"),
+            _format_errors(rmse, "energy"),
             "-" if summary["gamma_max"] is None else f"{summary['gamma_max']:.2f}",
-            "\n".join(_format_walker(name, walker) for name, walker in summary["walkers"].items()),
+            "\n".join(
+                f"{name} {walker['step']}/{walker['steps']} {walker['outcome']}"
+                for name, walker in summary["walkers"].items()
+            ),
             f"{summary['minutes']:.1f}",
         )
     return table
 
 
-def _format_rmse(rmse: Mapping[str, Any], quantity: str) -> str:
-    """`train/held out/true` in thousandths of the summary's unit; the worst walker's true error."""
-    true = rmse["true"] or {}
+def _format_errors(rmse: Mapping[str, Any], quantity: str) -> str:
+    """Training, held-out and true error, a line each, in thousandths of the summary's unit."""
     errors = [
         rmse["train"][quantity],
         rmse["held_out"][quantity] if rmse["held_out"] else None,
-        max((walker[quantity] for walker in true.values()), default=None),
+        max((walker[quantity] for walker in (rmse["true"] or {}).values()), default=None),
     ]
-    return "/".join("-" if error is None else f"{1000 * error:.1f}" for error in errors)
-
-
-def _format_walker(name: str, walker: Mapping[str, Any]) -> str:
-    return f"{name} {walker['step']}/{walker['steps']} {walker['outcome']}"
+    return "\n".join("-" if error is None else f"{1000 * error:.1f}" for error in errors)
