@@ -47,7 +47,7 @@ def change(tmp_path):
 def test_check_says_what_a_good_config_does():
     done = mlip_auto("check", "--configfile", TINY)
     assert done.returncode == 0, done.stderr
-    for part in ("8 structures of Al", "2 jobs", "md_900K (0.2 ps)", "solver linear", "2 generations"):
+    for part in ("12 structures of Al", "2 jobs", "md_900K (0.2 ps)", "solver linear", "2 generations"):
         assert part in done.stdout
 
 

@@ -41,7 +41,7 @@ HOLD = """
 
 def start(code: str, *arguments: object) -> subprocess.Popen:
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
@@ -118,12 +118,14 @@ def test_one_of_many_drivers_takes_a_stale_lock(tmp_path):
         try:
             with hold_lock(root / "lock", root):
                 print("held", flush=True)
-                time.sleep(3)
+                sys.stdin.read()  # until the test has heard all
         except CampaignLocked:
             print("refused", flush=True)
     """
     drivers = [start(code, tmp_path, time.time() + 1.5) for _ in range(6)]
-    answers = sorted(driver.communicate(timeout=30)[0].strip() for driver in drivers)
+    answers = sorted(driver.stdout.readline().strip() for driver in drivers)
+    for driver in drivers:
+        driver.communicate(timeout=30)
     assert answers == ["held"] + ["refused"] * 5
 
 

@@ -176,7 +176,7 @@ def last_line_of(campaign: Campaign) -> str:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_stops_all_cleanly_and_a_second_driver_is_refused(tmp_path, number):
+def test_a_second_driver_is_refused_and_a_signal_stops_the_first_cleanly(tmp_path, number):
     campaign = Campaign(tmp_path)
     driver = reach(campaign, "select_structures", 0)
     code, output = finish(campaign)
@@ -193,7 +193,7 @@ def test_a_signal_stops_all_cleanly_and_a_second_driver_is_refused(tmp_path, num
     assert list((tmp_path / ".snakemake" / "locks").glob("*")) == []
 
 
-def test_an_unchanged_status_is_read_off_the_files(undisturbed):
+def test_status_of_a_stopped_campaign(undisturbed):
     command = [Path(sys.executable).with_name("mlip-auto"), "status", "--json"]
     command += ["--configfile", TINY, "--directory", undisturbed.root]
     status = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
