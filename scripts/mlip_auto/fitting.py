@@ -107,7 +107,7 @@ def fit_pacemaker(
     }
     with (directory / "pacemaker.out").open("w") as console:
         code = subprocess.run(
-            [Path(sys.executable).with_name("pacemaker"), "input.yaml"],
+            [Path(sys.executable).with_name("pacemaker"), "--no-predict", "input.yaml"],
             cwd=directory,
             env=environment,
             stdout=console,

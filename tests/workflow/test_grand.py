@@ -45,7 +45,7 @@ def campaign(tmp_path_factory) -> CampaignPaths:
     done = run("mlip-auto", "run", "--configfile", CONFIG, "--cores", "2", folder=folder)
     print(done.stdout)
     assert done.returncode == 0, done.stdout
-    assert "confirmed by 2 fresh velocity seeds" in done.stdout
+    assert "clean runs with fresh velocity seeds: 2" in done.stdout
     return CampaignPaths(folder)
 
 
