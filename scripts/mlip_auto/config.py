@@ -13,6 +13,8 @@ from ase.data import chemical_symbols
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 KNOWN_ELEMENTS = frozenset(chemical_symbols[1:])
+ENVIRONMENTS_PER_FUNCTION = 5
+"""Environments of an element wanted for each of its functions: MaxVol needs one, a fit needs more to be good elsewhere."""
 
 
 class ConfigError(ValueError):
