@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from mlip_auto.config import Dft
+from mlip_auto.config_dft import Dft
 from mlip_auto.oracles import compute_settings_hash, describe_settings, get_code_version, make_calculator
 from mlip_auto.processes import die_with_parent
 from mlip_auto.store import Label, LabelStore

@@ -7,7 +7,7 @@ from typing import Any
 
 from ase.calculators.calculator import BaseCalculator, get_calculator_class
 
-from mlip_auto.config import Dft
+from mlip_auto.config_dft import Dft
 
 GAMMA_ONLY_CODES = frozenset({"tblite"})
 """Codes that sample the Gamma point only: their labels of different cell sizes are not one data set."""

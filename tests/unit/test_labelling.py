@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
-from mlip_auto.config import Dft
+from mlip_auto.config_dft import Dft
 from mlip_auto.labelling import (
     MixedSettings,
     TooManyFailures,
