@@ -22,5 +22,9 @@ class Dft(Section):
         None,
         description="Minutes after the selection; what is unlabelled by then stays pending and is a candidate of the next generation.",
     )
+    max_core_hours: Positive | None = Field(
+        None,
+        description="Core-hours of DFT that the campaign may pay; then labelling takes no new structure, the generation ends with the labels it has, and the loop stops (exit code 3).",
+    )
     max_force: Positive = Field(50.0, description="Labels with a larger force (eV/Å) are refused.")
     store: Path = Field(Path("store"), description="Folder of finished labels, shared between campaigns if you like.")

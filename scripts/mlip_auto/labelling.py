@@ -16,7 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from mlip_auto.config_dft import Dft
 from mlip_auto.oracles import compute_settings_hash, describe_settings, get_code_version, make_calculator
 from mlip_auto.processes import die_with_parent
-from mlip_auto.store import Label, LabelStore
+from mlip_auto.store import Label, LabelStore, describe_structure
 from mlip_auto.structures import read_json, read_structures
 
 Record = dict[str, Any]
@@ -202,5 +202,6 @@ def _compute_label(atoms: Atoms, dft: Dft, sender: Connection, parent: int) -> N
             cores=dft.threads,
             code_version=get_code_version(dft),
             settings=describe_settings(dft),
+            structure=describe_structure(bare),
         )
     )
