@@ -14,7 +14,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from mlip_auto.config_dft import Dft
+from mlip_auto.ledger import Ledger
 from mlip_auto.oracles import compute_settings_hash, describe_settings, get_code_version, make_calculator
+from mlip_auto.paths import GenerationPaths
 from mlip_auto.processes import die_with_parent
 from mlip_auto.store import Label, LabelStore, describe_structure
 from mlip_auto.structures import read_json, read_structures
@@ -51,7 +53,8 @@ def label_shard(selected: Path, shard: int, shards: int, dft: Dft) -> LabelledSh
     `dft.max_wait` counts from the time at which the selection was written.
     """
     deadline = None if dft.max_wait is None else Path(selected).stat().st_mtime + 60 * dft.max_wait
-    return label_structures(read_structures(selected)[shard::shards], dft, deadline)
+    ledger = Ledger(GenerationPaths.of_file(selected).ledger(f"{shard:04d}"), dft.max_core_hours)
+    return label_structures(read_structures(selected)[shard::shards], dft, deadline, ledger)
 
 
 def collect_labels(
@@ -70,18 +73,27 @@ def collect_labels(
         {identifier: record for file in records for identifier, record in read_json(file)["structures"].items()},
         dft.max_failed_fraction,
     )
-    collected = [atoms for file in labels for atoms in read_structures(file)]
-    check_settings([*collected, *(atoms for file in earlier_labels for atoms in read_structures(file))], dft)
+    earlier = [atoms for file in earlier_labels for atoms in read_structures(file)]
+    known = {atoms.info["structure_id"] for atoms in earlier}
+    # --relabel labels what an earlier generation had left pending: it may be among this generation's structures too.
+    collected = [
+        atoms for file in labels for atoms in read_structures(file) if atoms.info["structure_id"] not in known
+    ]
+    check_settings([*collected, *earlier], dft)
     return collected
 
 
-def label_structures(structures: Sequence[Atoms], dft: Dft, deadline: float | None = None) -> LabelledShard:
+def label_structures(
+    structures: Sequence[Atoms], dft: Dft, deadline: float | None = None, ledger: Ledger | None = None
+) -> LabelledShard:
     """Label `structures`, from the store where it has them.
 
     Parameters
     ----------
     deadline
         Seconds since the epoch; what is not labelled by then is `pending`.
+    ledger
+        Where the cost of each structure is noted; when it is spent, the rest is `pending`.
     """
     settings_hash = compute_settings_hash(dft)
     store = LabelStore(dft.store, settings_hash)
@@ -92,7 +104,10 @@ def label_structures(structures: Sequence[Atoms], dft: Dft, deadline: float | No
         label = store.read(identifier, len(atoms))
         if label is None:
             record["from_store"] = False
-            outcome = _label_in_child(atoms, dft, deadline)
+            if ledger and ledger.is_spent():
+                outcome = ("pending", f"dft.max_core_hours ({ledger.max_core_hours:g}) was spent")
+            else:
+                outcome = _label_in_child(atoms, dft, deadline)
             if isinstance(outcome, Label):
                 store.write(outcome)
                 label = outcome
@@ -101,6 +116,8 @@ def label_structures(structures: Sequence[Atoms], dft: Dft, deadline: float | No
         record["seconds"] = 0.0 if label is None else label.seconds
         record["cores"] = dft.threads
         shard.records[identifier] = record
+        if ledger and record["seconds"] and not record["from_store"]:
+            ledger.add(identifier, record)
         if label is not None:
             shard.labels.append(attach_label(atoms, label))
     return shard
