@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from mlip_auto import store_cli
+
 if TYPE_CHECKING:
     from mlip_auto.config import CampaignConfig
 
@@ -21,6 +23,8 @@ app = typer.Typer(
     "generation, until MD runs through and fresh velocities confirm it.\n\n"
     "First time: `mlip-auto init DIR`, `cd DIR`, edit config/config.yaml, `mlip-auto check`, `mlip-auto run`.",
 )
+
+app.add_typer(store_cli.app, name="store")
 
 Directory = Annotated[
     Path, typer.Option("--directory", "-d", help="The campaign's folder: results/, store/ and work/ are made in it.")

@@ -76,9 +76,7 @@ def collect_labels(
     earlier = [atoms for file in earlier_labels for atoms in read_structures(file)]
     known = {atoms.info["structure_id"] for atoms in earlier}
     # --relabel labels what an earlier generation had left pending: it may be among this generation's structures too.
-    collected = [
-        atoms for file in labels for atoms in read_structures(file) if atoms.info["structure_id"] not in known
-    ]
+    collected = [atoms for file in labels for atoms in read_structures(file) if atoms.info["structure_id"] not in known]
     check_settings([*collected, *earlier], dft)
     return collected
 
@@ -105,7 +103,10 @@ def label_structures(
         if label is None:
             record["from_store"] = False
             if ledger and ledger.is_spent():
-                outcome = ("pending", f"dft.max_core_hours ({ledger.max_core_hours:g}) was spent")
+                outcome: Label | tuple[str, str] = (
+                    "pending",
+                    f"dft.max_core_hours ({ledger.max_core_hours:g}) was spent",
+                )
             else:
                 outcome = _label_in_child(atoms, dft, deadline)
             if isinstance(outcome, Label):
