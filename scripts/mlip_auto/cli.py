@@ -70,6 +70,10 @@ def run(
     configfile: Configfile = None,
     profile: Profile = None,
     cores: Cores = None,
+    relabel: Annotated[
+        bool,
+        typer.Option("--relabel", help="Where `dft` asks for other settings: label all structures anew, then go on."),
+    ] = False,
 ) -> None:
     """Run the campaign until it converges. Killed at any point and started again, it goes on from its files.
 
@@ -83,7 +87,7 @@ def run(
     config = _checked_config(directory, configfile)
     call = SnakemakeCall(_config_path(directory, configfile), directory, profile, cores)
     try:
-        code = run_campaign(config, call, make_console())
+        code = run_campaign(config, call, make_console(), relabel)
     except (CampaignError, CampaignLocked) as error:
         _fail(str(error), 1)
     except Interrupted as interruption:
@@ -101,6 +105,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
     """Where the campaign stands: its generations, what comes next, and whether a driver is running."""
+    from mlip_auto.ledger import read_core_hours
     from mlip_auto.paths import CampaignPaths
     from mlip_auto.processes import read_live_owner
     from mlip_auto.progress import make_console, say, tabulate_generations
@@ -113,6 +118,7 @@ def status(
     generation = state.next_run[0]
     summaries = read_summaries(manager.paths)
     warnings = find_warnings(summaries)
+    core_hours = read_core_hours(manager.paths)
     owner = read_live_owner(manager.paths.driver_lock)
     if as_json:
         content = {
@@ -124,6 +130,8 @@ def status(
             "confirmations_done": state.confirmations_done,
             "driver": asdict(owner) if owner else None,
             "warnings": warnings,
+            "core_hours_dft": core_hours,
+            "max_core_hours": config.dft.max_core_hours,
             "generations": summaries,
         }
         typer.echo(json.dumps(content, indent=2))
@@ -133,6 +141,10 @@ def status(
         console.print(tabulate_generations(summaries))
     for warning in warnings:
         say(console, f"warning: {warning}")
+    if core_hours:
+        by_generation = ", ".join(f"gen {number} {hours:.3g}" for number, hours in core_hours.items())
+        limit = f" of {config.dft.max_core_hours:g}" if config.dft.max_core_hours else ""
+        say(console, f"DFT paid: {sum(core_hours.values()):.3g}{limit} core-hours ({by_generation}).")
     waiting = f", waiting for {', '.join(state.pending_tasks)}" if state.pending_tasks else ""
     because = f": {state.reason}" if state.reason else ""
     driver = f"run by pid {owner.pid} on {owner.host}" if owner else "no driver is running"

@@ -18,6 +18,7 @@ from mlip_auto.ledger import Ledger
 from mlip_auto.oracles import compute_settings_hash, describe_settings, get_code_version, make_calculator
 from mlip_auto.paths import GenerationPaths
 from mlip_auto.processes import die_with_parent
+from mlip_auto.relabel import describe_change
 from mlip_auto.store import Label, LabelStore, describe_structure
 from mlip_auto.structures import read_json, read_structures
 
@@ -164,9 +165,9 @@ def check_settings(labels: Sequence[Atoms], dft: Dft) -> None:
         if found != wanted:
             raise MixedSettings(
                 f"label {atoms.info['structure_id'][:12]} of generation {atoms.info['generation']} was made with "
-                f"settings {found[:12]}, the config now asks for {wanted[:12]} ({describe_settings(dft)}). Labels of "
-                "two settings are not one data set: restore the old `dft` section, or start in a new folder "
-                "(the store keeps both)."
+                f"other settings than the config asks for now, {describe_change(found, dft)}. Labels of two settings "
+                "are not one data set: restore the old `dft` section, or run `mlip-auto run --relabel` (the store "
+                "keeps both)."
             )
 
 
