@@ -1,5 +1,6 @@
 """Generation 0: structures from the config alone."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mlip_auto.config import parse_workflow_config
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def main(snakemake) -> None:
     config = parse_workflow_config(snakemake.config)
     with run_job(snakemake.log[0]) as log:
-        candidates = generate_candidates(config, make_calculator=lambda: make_calculator(config.dft))
+        candidates = generate_candidates(config, make_calculator=partial(make_calculator, config.dft))
         log.info("%d candidates", len(candidates))
         write_structures(snakemake.output.candidates, candidates)
 

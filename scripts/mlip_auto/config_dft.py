@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from mlip_auto.config_types import Element, Name, Positive, Section
+from mlip_auto.namelists import flatten_parameters
 from mlip_auto.scf_failures import HOPELESS, Reason
 
 ESPRESSO_KEYS = ("kspacing", "pseudo_folder", "pseudopotentials", "command")
@@ -33,7 +34,10 @@ class Rung(Section):
     )
     parameters: dict[str, Any] = Field(
         {},
-        description="Entries laid over `dft.parameters`. One that changes the converged result (any that does not steer the path to it, as mixing, diagonalisation, steps and a smaller conv_thr do) flags the label.",
+        description="Entries laid over `dft.parameters`. One that changes the converged result flags the label; espresso: all but those that steer the path to it (mixing, diagonalisation, steps, a smaller conv_thr).",
+    )
+    same_physics: bool = Field(
+        False, description="Other codes than espresso: states that `parameters` do not change the converged result."
     )
 
 
@@ -76,7 +80,7 @@ class Dft(Section):
     )
     kspacing: Positive | None = Field(
         None,
-        description="espresso: largest distance between k-points in 1/Å, with 2π, as VASP's KSPACING (ASE's value times 2π): n = ceil(|b| / kspacing) points along each periodic direction with |b| = 2π/height, Gamma-centred; 1 along vacuum. Cubic 4-atom Al, a = 4.05 Å, |b| = 1.551/Å: 0.6 gives 3x3x3, 0.3 gives 6x6x6, 0.25 gives 7x7x7.",
+        description="espresso: largest distance between k-points in 1/Å, with 2π, as VASP's KSPACING (ASE's value times 2π): n = ceil(b / kspacing) points along each periodic direction, b being the length of its reciprocal vector (2π over the distance of the lattice planes), Gamma-centred; 1 along vacuum, so that a cluster is computed at Gamma. Cubic 4-atom Al, a = 4.05 Å, b = 1.551/Å: 0.6 gives 3x3x3, 0.3 gives 6x6x6, 0.25 gives 7x7x7.",
     )
     pseudo_folder: Path | None = Field(None, description="espresso: folder of the pseudopotentials.")
     pseudopotentials: dict[Element, str] = Field(
@@ -150,6 +154,11 @@ class Dft(Section):
     @model_validator(mode="after")
     def _keys_of_the_code(self) -> "Dft":
         if self.code == "espresso":
+            for key, parameters in [("parameters", self.parameters), *((r.name, r.parameters) for r in self.ladder)]:
+                try:
+                    flatten_parameters(parameters)
+                except ValueError as error:
+                    raise ValueError(f"{key}.{error}") from None
             missing = [key for key in ESPRESSO_KEYS[:3] if not getattr(self, key)]
             if missing:
                 raise ValueError(f"{missing[0]}: missing; code espresso needs {', '.join(ESPRESSO_KEYS[:3])}")

@@ -67,6 +67,11 @@ class GenerationPaths:
         return self.directory / "ledger" / f"{shard}.json"
 
     @property
+    def refused(self) -> Path:
+        """JSON: why labels of the shards are not in `labels`, by structure id."""
+        return self.directory / "refused.json"
+
+    @property
     def labels(self) -> Path:
         return self.directory / "labels.extxyz"
 

@@ -1,6 +1,7 @@
 """Why a calculation gave no label, recognised from what the code wrote."""
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -24,6 +25,31 @@ class Reason(StrEnum):
 HOPELESS = frozenset({Reason.OUT_OF_DISK, Reason.OUT_OF_TIME, Reason.MISSING_FILE, Reason.REFUSED})
 """What a further try of the same structure cannot cure, whatever the rung says."""
 
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no label, for the ladder (`reason`) and for a person (`message`)."""
+
+    reason: Reason
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+class RefusedStructure(ValueError):
+    """A structure that the settings cannot describe; nothing was run."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a code's own output says about one run."""
+
+    code_version: str
+    scf_steps: int | None = None
+    fault: Failure | None = None
+
+
 # In the order of the search: what names the cause stands before what may only follow from it. Messages of pw.x are
 # those of its sources (errore calls of PW/src, LAXlib, UtilXlib), the rest those of gfortran, Open MPI, Slurm and ASE.
 _PATTERNS: tuple[tuple[Reason, str], ...] = (
@@ -42,12 +68,11 @@ _PATTERNS: tuple[tuple[Reason, str], ...] = (
     ),
     (
         Reason.NOT_CONVERGED,
-        r"convergence not achieved|scf not converged|(?:did|does|could|has) not converge|kohnshamconvergenceerror|scferror",
+        r"convergence not achieved|(?:scf|did|does|could|has) not (?:be )?converged?|kohnshamconvergenceerror|scferror",
     ),
     (Reason.MISSING_FILE, r"file \S+ not found|no such file or directory|executable file not found|command not found"),
     (Reason.KILLED, r"signal 9|sigkill|returned non-zero exit status (?:137|143)|signals\.sig(?:kill|term)"),
 )
-_PW_ERROR = re.compile(r"Error in routine +(.+?):\s*\n\s*(.+?)\s*\n")
 
 
 def recognise(text: str) -> Reason:
@@ -56,9 +81,3 @@ def recognise(text: str) -> Reason:
         if re.search(pattern, text, re.IGNORECASE):
             return reason
     return Reason.OTHER
-
-
-def quote_error(output: str) -> str | None:
-    """The error that pw.x framed in its output, on one line; None where it framed none."""
-    found = _PW_ERROR.search(output)
-    return None if found is None else f"{found[1]}: {' '.join(found[2].split())}"

@@ -24,10 +24,11 @@ class DamagedEntry(ValueError):
 
 @dataclass(frozen=True)
 class Label:
-    """Energy (eV) and forces (eV/Å, n_atoms x 3) of one structure, and what they cost.
+    """Energy (eV), forces (eV/Å, n_atoms x 3) and stress (eV/Å³, Voigt) of one structure, and what they cost.
 
-    `structure` is what `describe_structure` gives; `scf_steps` and `rungs` (of the recovery ladder) are what the code
-    took; `flag` says why a label is not of the physics asked for (None: it is).
+    `structure` is what `describe_structure` gives; `scf_steps` and `rungs` ({rung, outcome, seconds, scf_steps} of each
+    try on the recovery ladder) are what the code took; `flag` says why a label is not of the physics asked for (None:
+    it is).
     """
 
     structure_id: str
@@ -39,19 +40,25 @@ class Label:
     code_version: str
     settings: dict[str, Any]
     structure: dict[str, Any]
+    stress: list[float] | None = None
     scf_steps: int | None = None
-    rungs: list[str] = field(default_factory=list)
+    rungs: list[dict[str, Any]] = field(default_factory=list)
     flag: str | None = None
 
     @property
     def atoms(self) -> Atoms:
         """The structure with its label, and in `info` where that comes from."""
         atoms = Atoms(**self.structure)
-        atoms.calc = SinglePointCalculator(atoms, energy=self.energy, forces=np.array(self.forces))
+        stress = None if self.stress is None else np.array(self.stress)
+        atoms.calc = SinglePointCalculator(atoms, energy=self.energy, forces=np.array(self.forces), stress=stress)
         for key in ("structure_id", "settings_hash", "code_version", "seconds", "cores"):
             atoms.info[key] = getattr(self, key)
         atoms.info["code"] = self.settings["code"]
-        optional = {"scf_steps": self.scf_steps, "rungs": " ".join(self.rungs), "flag": self.flag}
+        optional = {
+            "scf_steps": self.scf_steps,
+            "rungs": " ".join(rung["rung"] for rung in self.rungs[1:]),
+            "flag": self.flag,
+        }
         atoms.info.update({key: value for key, value in optional.items() if value})
         return atoms
 

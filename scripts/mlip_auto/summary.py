@@ -24,12 +24,16 @@ def list_waiting(files: GenerationPaths) -> list[Atoms]:
 
 
 def read_records(files: GenerationPaths) -> dict[str, dict[str, Any]]:
-    """What happened to each selected structure, by structure id."""
-    return {
+    """What happened to each selected structure, by structure id; a label refused among its generation has failed."""
+    records = {
         identifier: record
         for file in sorted(files.shard_record("0000").parent.glob("*.json"))
         for identifier, record in read_json(file)["structures"].items()
     }
+    if files.refused.exists():
+        for identifier, reason in read_json(files.refused).items():
+            records[identifier] |= {"status": "failed", "reason": reason}
+    return records
 
 
 def summarise_generation(
