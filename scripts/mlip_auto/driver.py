@@ -18,6 +18,7 @@ from rich.console import Console
 
 import mlip_auto
 from mlip_auto.config import CampaignConfig
+from mlip_auto.config_dft import Dft
 from mlip_auto.ledger import describe_spent
 from mlip_auto.oracles import compute_settings_hash
 from mlip_auto.paths import CampaignPaths
@@ -113,7 +114,7 @@ def run_campaign(config: CampaignConfig, call: SnakemakeCall, console: Console, 
     manager = WorkflowManager(paths, config)
     changed = find_other_settings(paths, config.dft)
     if changed and not relabel:
-        raise CampaignError(_describe_changed(changed, manager))
+        raise CampaignError(_describe_changed(changed, config.dft))
     if not changed and (code := _say_outcome(manager, console)) is not None:
         return code
     with _raise_on_signals(), hold_lock(paths.driver_lock, paths.root) as owner:
@@ -121,7 +122,7 @@ def run_campaign(config: CampaignConfig, call: SnakemakeCall, console: Console, 
             raise CampaignLocked(f"Snakemake (pid {snakemake.pid}) works in {paths.root}; wait for it or end it.")
         if any((paths.root / ".snakemake" / "locks").glob("*")):
             _unlock(call)
-        if changed and (spent := _relabel(manager, call, owner, console)):
+        if changed and (spent := _relabel(config.dft, call, owner, console)):
             say(console, f"{spent}; raise it, and `mlip-auto run --relabel` goes on.")
             return ExitCode.STOPPED
         while (code := _say_outcome(manager, console)) is None:
@@ -164,9 +165,9 @@ def _say_outcome(manager: WorkflowManager, console: Console) -> ExitCode | None:
     return None
 
 
-def _describe_changed(changed: dict[int, str], manager: WorkflowManager) -> str:
+def _describe_changed(changed: dict[int, str], dft: Dft) -> str:
     generations = ", ".join(map(str, changed))
-    changes = (describe_change(found, manager.config.dft, manager.paths.root) for found in sorted({*changed.values()}))
+    changes = (describe_change(found, dft) for found in sorted({*changed.values()}))
     return (
         f"The labels of generation {generations} were made with other settings than the config asks for now:\n"
         + "".join(f"    {change}\n" for change in changes)
@@ -175,9 +176,9 @@ def _describe_changed(changed: dict[int, str], manager: WorkflowManager) -> str:
     )
 
 
-def _relabel(manager: WorkflowManager, call: SnakemakeCall, owner: Owner, console: Console) -> str:
+def _relabel(dft: Dft, call: SnakemakeCall, owner: Owner, console: Console) -> str:
     """Label all generations anew, one Snakemake call each; why it did not come to an end, empty when it did."""
-    paths, dft = manager.paths, manager.config.dft
+    paths = CampaignPaths(call.directory)
     forget_last_fit(paths)
     for generation in list_labelled(paths):
         files = paths.generation(generation)

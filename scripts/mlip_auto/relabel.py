@@ -30,13 +30,12 @@ def describe_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: 
     return lines
 
 
-def describe_change(settings_hash: str, dft: Dft, root: Path = Path()) -> str:
+def describe_change(settings_hash: str, dft: Dft) -> str:
     """How the settings behind `settings_hash` differ from those of `dft`; both are named.
 
-    The old ones are read from the labels in the store, which may have been moved away. `root` is the folder of the
-    campaign, where a relative `dft.store` starts.
+    The old ones are read from the labels in the store, which may have been moved away.
     """
-    old, new = LabelStore(root / dft.store, settings_hash).read_settings(), describe_settings(dft)
+    old, new = LabelStore(dft.store, settings_hash).read_settings(), describe_settings(dft)
     both = f"settings {settings_hash[:12]} -> {compute_settings_hash(dft)[:12]}"
     if old is None:
         return f"{both} ({dft.store} holds no label of the old ones to say what they were; the new ones are {new})"
