@@ -85,4 +85,7 @@ def _explain(error: Exception, atoms: Atoms, dft: Dft, folder: Path) -> Failure:
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, RefusedStructure):
         return Failure(Reason.REFUSED, str(error))
-    return inspect_run(atoms, dft, folder).fault or Failure(recognise(said), said)
+    fault = inspect_run(atoms, dft, folder).fault
+    if fault is not None and (fault.reason is not Reason.TRUNCATED or recognise(said) is Reason.OTHER):
+        return fault
+    return Failure(recognise(said), said)

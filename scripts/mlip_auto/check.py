@@ -63,7 +63,7 @@ def check_campaign(config: CampaignConfig, directory: Path = Path()) -> CheckRes
     _check_vacancies(config, families, result)
     _check_environments(config, families, result)
     _check_rattles(config, result)
-    _check_oracle(config, result)
+    _check_oracle(config, directory, result)
     _check_solver(config, result)
     _check_walkers(config, walkers, result)
     if config.extraction.mode == "box":
@@ -166,8 +166,14 @@ def _check_rattles(config: CampaignConfig, result: CheckResult) -> None:
         )
 
 
-def _check_oracle(config: CampaignConfig, result: CheckResult) -> None:
+def _check_oracle(config: CampaignConfig, directory: Path, result: CheckResult) -> None:
     code = config.dft.code
+    if code == "espresso":
+        from mlip_auto.espresso import find_espresso_errors, find_espresso_warnings
+
+        dft = config.dft.in_folder(directory)
+        result.errors.extend(find_espresso_errors(dft, config.system.elements))
+        result.warnings.extend(find_espresso_warnings(dft))
     if code not in {*GAMMA_POINT_CODES, *ase_calculators}:
         result.errors.append(
             f"dft.code: found {code!r}; allowed: {', '.join(GAMMA_POINT_CODES)} or a calculator of ASE: "

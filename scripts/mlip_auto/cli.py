@@ -111,7 +111,7 @@ def status(
     from mlip_auto.progress import make_console, say, tabulate_generations
     from mlip_auto.state import WorkflowManager, find_warnings, read_summaries
 
-    config = _load_config(_config_path(directory, configfile))
+    config = _load_config(_config_path(directory, configfile), directory)
     manager = WorkflowManager(CampaignPaths(directory), config)
     state = manager.read_state()
     phase = manager.decide_next_step(state)
@@ -165,7 +165,7 @@ def report(
     from mlip_auto.state import read_summaries
 
     path = _config_path(directory, configfile)
-    _load_config(path)
+    _load_config(path, directory)
     if not read_summaries(CampaignPaths(directory)):
         _fail(f"{directory / 'results'} holds no finished generation yet; next: `mlip-auto run`.", 1)
     last = len(read_summaries(CampaignPaths(directory))) - 1
@@ -184,13 +184,14 @@ def _config_path(directory: Path, configfile: Path | None) -> Path:
     return configfile or directory / "config" / "config.yaml"
 
 
-def _load_config(path: Path) -> "CampaignConfig":
+def _load_config(path: Path, directory: Path) -> "CampaignConfig":
     from mlip_auto.config import ConfigError, load_config
 
     try:
-        return load_config(path)
+        config = load_config(path)
     except ConfigError as error:
         _fail_config(path, error.errors)
+    return config.model_copy(update={"dft": config.dft.in_folder(directory)})
 
 
 def _checked_config(directory: Path, configfile: Path | None) -> "CampaignConfig":
@@ -198,7 +199,7 @@ def _checked_config(directory: Path, configfile: Path | None) -> "CampaignConfig
     from mlip_auto.check import check_campaign
 
     path = _config_path(directory, configfile)
-    config = _load_config(path)
+    config = _load_config(path, directory)
     found = check_campaign(config, directory)
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)

@@ -151,6 +151,11 @@ class Dft(Section):
             return ESPRESSO_LADDER if self.code == "espresso" else ()
         return tuple(self.recovery)
 
+    def in_folder(self, folder: Path) -> "Dft":
+        """The same, for a program that works elsewhere than in `folder`, where relative folders start."""
+        folders = {"store": self.store} | ({"pseudo_folder": self.pseudo_folder} if self.pseudo_folder else {})
+        return self.model_copy(update={key: (folder / path).resolve() for key, path in folders.items()})
+
     @model_validator(mode="after")
     def _keys_of_the_code(self) -> "Dft":
         if self.code == "espresso":

@@ -1,6 +1,8 @@
 """Quantum ESPRESSO's pw.x as an oracle: the input that a structure needs, the physics asked for, how pw.x is run."""
 
 import os
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterable
 from functools import partial
@@ -12,10 +14,10 @@ from ase import Atoms
 from ase.calculators.espresso import Espresso, EspressoProfile
 
 from mlip_auto.config_dft import Dft
-from mlip_auto.namelists import NUMERICS, flatten_parameters
+from mlip_auto.namelists import DEFAULT_CONV_THR, NUMERICS, flatten_parameters
 from mlip_auto.neighbours import cell_heights
 from mlip_auto.processes import die_with_parent
-from mlip_auto.pseudopotentials import find_pseudopotential_errors, read_pseudopotential
+from mlip_auto.pseudopotentials import Pseudopotential, find_pseudopotential_errors, read_pseudopotential
 from mlip_auto.scf_failures import RefusedStructure
 
 OUTPUT = "espresso.pwo"
@@ -148,7 +150,26 @@ def find_espresso_errors(dft: Dft, elements: Iterable[str]) -> list[str]:
     return errors
 
 
-def _read(dft: Dft, element: str) -> Any:
+def find_espresso_warnings(dft: Dft) -> list[str]:
+    """What may be as it should be and mostly is not."""
+    entries = flatten_parameters(dft.parameters)
+    warnings = []
+    program = shlex.split(dft.command or "pw.x")[0]
+    if shutil.which(program) is None:
+        warnings.append(f"dft.command: no {program!r} on this machine; it must be where the labelling jobs run")
+    if entries.get("tot_charge"):
+        warnings.append(
+            f"dft.parameters.tot_charge: {entries['tot_charge']:g} in every structure, whatever its size and elements"
+        )
+    if entries.get("conv_thr", DEFAULT_CONV_THR) > DEFAULT_CONV_THR:
+        warnings.append(
+            f"dft.parameters.conv_thr: found {entries['conv_thr']:g} Ry, looser than pw.x's own {DEFAULT_CONV_THR:g}; "
+            "forces converge slower than the energy: 1.0e-8 is usual"
+        )
+    return warnings
+
+
+def _read(dft: Dft, element: str) -> Pseudopotential:
     return read_pseudopotential(Path(dft.pseudo_folder or "") / dft.pseudopotentials[element])
 
 

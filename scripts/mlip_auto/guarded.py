@@ -99,7 +99,7 @@ def _end_session(leader: int) -> None:
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(processes, timeout=1)
+        time.sleep(0.02)
 
 
 def _runs(process: psutil.Process) -> bool:
