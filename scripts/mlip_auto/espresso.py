@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.calculators.espresso import Espresso, EspressoProfile
 
 from mlip_auto.config_dft import Dft
-from mlip_auto.namelists import DEFAULT_CONV_THR, NUMERICS, flatten_parameters
+from mlip_auto.namelists import DEFAULT_CONV_THR, NUMERICS, flatten_parameters, nest_parameters
 from mlip_auto.neighbours import cell_heights
 from mlip_auto.processes import die_with_parent
 from mlip_auto.pseudopotentials import Pseudopotential, find_pseudopotential_errors, read_pseudopotential
@@ -86,10 +86,11 @@ def make_espresso(dft: Dft, atoms: Atoms) -> Espresso:
     grid = find_k_grid(atoms, dft.kspacing or np.inf)
     # pw.x's own code for Gamma costs half; it does not exist for non-collinear spins.
     gamma = grid == (1, 1, 1) and not entries.get("noncolin", False)
+    control = {"tprnfor": True, "tstress": bool(atoms.pbc.all())}
     return Espresso(
         profile=PwProfile(dft),
         pseudopotentials={element: dft.pseudopotentials[element] for element in elements},
-        input_data={"disk_io": "none", **entries, "tprnfor": True, "tstress": bool(atoms.pbc.all())},
+        input_data=nest_parameters({"disk_io": "none", **entries, **control}),
         kpts=None if gamma else grid,
     )
 

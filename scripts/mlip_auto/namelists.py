@@ -6,7 +6,9 @@ from typing import Any
 
 from ase.io.espresso_namelist.keys import ALL_KEYS
 
-NAMELISTS: dict[str, list[str]] = {name: ALL_KEYS["pw"][name] for name in ("control", "system", "electrons")}
+NAMELISTS = {name: [key.lower() for key in ALL_KEYS["pw"][name]] for name in ("control", "system", "electrons")}
+# DFT+U until QE 7.0, which ASE's list of a newer version has no more.
+NAMELISTS["system"] += ["lda_plus_u", "lda_plus_u_kind", "hubbard_u", "hubbard_j", "hubbard_j0", "u_projection_type"]
 
 OWN = frozenset(
     {"calculation", "restart_mode", "outdir", "wfcdir", "prefix", "pseudo_dir", "tprnfor", "tstress", "max_seconds"}
@@ -55,6 +57,14 @@ def flatten_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
         if key == "scf_must_converge" and flat[key] is False:
             raise ValueError(f"{key}: false lets unconverged results through; remove it")
     return flat
+
+
+def nest_parameters(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Flat entries by namelist, as ASE writes them without loss: it drops flat ones whose case is not its own."""
+    return {
+        name: {key: value for key, value in flat.items() if key.partition("(")[0] in keys}
+        for name, keys in NAMELISTS.items()
+    }
 
 
 def find_physics(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
