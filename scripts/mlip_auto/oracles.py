@@ -40,7 +40,15 @@ def _make_espresso(dft: Dft, atoms: Atoms) -> BaseCalculator:
 
 
 ORACLES: dict[str, Callable[[Dft, Atoms], BaseCalculator]] = {"espresso": _make_espresso, "tblite": _make_tblite}
-"""Codes that need more than ASE's look-up by name. A site adds its own here."""
+"""Codes that need more than ASE's look-up by name. A site adds its own here (docs/oracles.md)."""
+
+ASE_CODES = frozenset(
+    {
+        *("abinit", "aims", "castep", "cp2k", "dftb", "elk", "emt", "gpaw", "mopac", "nwchem", "octopus", "onetep"),
+        *("openmx", "orca", "siesta", "vasp"),
+    }
+)
+"""Codes with energies and forces that ASE finds by name and makes from keywords, `dft.parameters`."""
 
 
 def describe_settings(dft: Dft) -> dict[str, Any]:

@@ -26,8 +26,8 @@ GENERATIONS = 2
 class Campaign:
     """tiny.yaml in a folder of its own, with some keys of `dft` and `training.basis` changed."""
 
-    def __init__(self, root: Path, store: Path, functions: int = 30):
-        self.root, self.store, self.functions = root, store, functions
+    def __init__(self, root: Path, store: Path, **basis: object):
+        self.root, self.store, self.basis = root, store, basis
         self.config = root / "config.yaml"
         self.paths = CampaignPaths(root)
         root.mkdir()
@@ -35,7 +35,7 @@ class Campaign:
     def run(self, *arguments: str, **dft: object) -> subprocess.CompletedProcess[str]:
         content = yaml.safe_load(TINY.read_text())
         content["dft"] |= {"store": str(self.store), **dft}
-        content["training"]["basis"]["number_of_functions_per_element"] = self.functions
+        content["training"]["basis"] |= self.basis
         self.config.write_text(yaml.safe_dump(content))
         return self.command("run", "--cores", "2", *arguments)
 
@@ -150,10 +150,11 @@ def test_the_limit_of_core_hours_stops_the_loop_with_what_it_has(tmp_path):
 
 
 def test_a_limit_too_low_for_a_first_fit_stops_cleanly_too(tmp_path):
-    campaign = Campaign(tmp_path / "campaign", tmp_path / "store", functions=80)
+    basis = {"nradmax_by_orders": [12, 5, 3, 2], "lmax_by_orders": [0, 4, 3, 1]}
+    campaign = Campaign(tmp_path / "campaign", tmp_path / "store", number_of_functions_per_element=100, **basis)
     stopped = campaign.run(max_core_hours=1e-9)
     assert stopped.returncode == 3, stopped.stdout
-    assert "too few to fit 80 functions" in stopped.stdout.splitlines()[-1]
+    assert "too few to fit 100 functions" in stopped.stdout.splitlines()[-1]
     again = campaign.run(max_core_hours=1e-9)
     assert (again.returncode, again.stdout.splitlines()[-1]) == (3, stopped.stdout.splitlines()[-1])
     raised = campaign.run(max_core_hours=1.0)
