@@ -55,7 +55,7 @@ def call_in_child(
     try:
         while not receiver.poll(CHECK_EVERY if end is None else max(0.0, min(CHECK_EVERY, end - time.monotonic()))):
             if end is not None and time.monotonic() >= end:
-                raise OutOfTime(f"not over after {seconds:.0f} s")
+                raise OutOfTime(f"not over after {seconds:.3g} s")
             if memory_gb is not None and (used := _sum_memory(child.pid) / GB) > memory_gb:
                 raise OutOfMemory(f"{used:.2f} GB in use, above {memory_gb:g}")
         return receiver.recv()
