@@ -18,7 +18,7 @@ def main(snakemake) -> None:
             snakemake.input.selected,
             int(snakemake.wildcards.shard),
             snakemake.params.shards,
-            parse_workflow_config(snakemake.config).dft,
+            parse_workflow_config(snakemake.config),
             CampaignPaths().work(int(snakemake.wildcards.gen), "dft"),
         )
         write_structures(snakemake.output.labels, shard.labels)

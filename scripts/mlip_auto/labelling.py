@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from mlip_auto.calculation import Result
+from mlip_auto.config import CampaignConfig
 from mlip_auto.config_dft import Dft
+from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
 from mlip_auto.label_checks import describe_reasons, find_outliers
 from mlip_auto.ledger import Ledger
 from mlip_auto.oracles import compute_settings_hash, describe_settings
@@ -59,14 +61,16 @@ class CollectedLabels:
     refused: dict[str, str]
 
 
-def label_shard(selected: Path, shard: int, shards: int, dft: Dft, scratch: Path) -> LabelledShard:
+def label_shard(selected: Path, shard: int, shards: int, config: CampaignConfig, scratch: Path) -> LabelledShard:
     """Label every `shards`-th of the selected structures, which spreads large and small ones evenly.
 
     `dft.max_wait` counts from the time at which the selection was written. Calculations run in `scratch`.
     """
+    dft = config.dft
     deadline = None if dft.max_wait is None else Path(selected).stat().st_mtime + 60 * dft.max_wait
     ledger = Ledger(GenerationPaths.of_file(selected).ledger(f"{shard:04d}"), dft.max_core_hours)
-    return label_structures(read_structures(selected)[shard::shards], dft, scratch, deadline, ledger)
+    allowed = allowed_distances(config.system.elements, config.initial.min_distance)
+    return label_structures(read_structures(selected)[shard::shards], dft, scratch, deadline, ledger, allowed)
 
 
 def collect_labels(
@@ -100,6 +104,7 @@ def label_structures(
     scratch: Path | None = None,
     deadline: float | None = None,
     ledger: Ledger | None = None,
+    allowed: Mapping[tuple[str, str], float] | None = None,
 ) -> LabelledShard:
     """Label `structures`, from the store where it has them.
 
@@ -112,6 +117,8 @@ def label_structures(
         Seconds since the epoch; what is not labelled by then is `pending`.
     ledger
         Where the cost of each structure is noted; when it is spent, the rest is `pending`.
+    allowed
+        Smallest distances as `distances.allowed_distances` gives them: a structure with closer atoms is refused unpaid.
     """
     scratch = Path(tempfile.mkdtemp(prefix="mlip-auto-")) if scratch is None else scratch
     settings_hash = compute_settings_hash(dft)
@@ -123,6 +130,9 @@ def label_structures(
         record: Record = {"from_store": label is not None, "n_atoms": len(atoms), "cores": dft.threads}
         if label is not None:
             record |= {"status": "completed", "reason": None, "seconds": label.seconds}
+        elif allowed and (pair := find_too_close(atoms, allowed)):
+            reason = f"{Reason.REFUSED}: {describe_too_close(atoms, pair)}"
+            record |= {"status": "failed", "reason": reason, "seconds": 0.0}
         elif ledger and ledger.is_spent():
             reason = f"dft.max_core_hours ({ledger.max_core_hours:g}) was spent"
             record |= {"status": "pending", "reason": reason, "seconds": 0.0}
