@@ -24,15 +24,15 @@ def list_settings(store: Folder = Path("store")) -> None:
     for header in ("settings", "code", "labels", "atoms", "core-hours", "damaged"):
         table.add_column(header, justify="left" if header in ("settings", "code") else "right", no_wrap=True)
     for one in _open(store):
-        labels = list(one.read_good())
-        table.add_row(
-            one.settings_hash[:12],
-            labels[0].settings["code"] if labels else "-",
-            str(len(labels)),
-            str(sum(len(label.forces) for label in labels)),
-            f"{sum(label.seconds * label.cores for label in labels) / 3600:.4f}",
-            str(len(one.files()) - len(labels)),
-        )
+        code, labels, atoms, core_seconds = "-", 0, 0, 0.0
+        for label in one.read_good():
+            code = label.settings["code"]
+            labels += 1
+            atoms += len(label.forces)
+            core_seconds += label.seconds * label.cores
+        damaged = len(one.files()) - labels
+        cells = (one.settings_hash[:12], code, labels, atoms, f"{core_seconds / 3600:.4f}", damaged)
+        table.add_row(*map(str, cells))
     make_console().print(table)
 
 
