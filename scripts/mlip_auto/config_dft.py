@@ -76,7 +76,7 @@ class Dft(Section):
     )
     parameters: dict[str, Any] = Field(
         {},
-        description="Keywords of the ASE calculator, e.g. method: GFN1-xTB. espresso: entries of pw.x's namelists, flat (ecutwfc: 15) or by namelist (system: {ecutwfc: 15}); pw.x's own units (Ry, bohr). `tprnfor` is always on, `tstress` where the cell is periodic in 3D; `assume_isolated` applies to structures with vacuum only.",
+        description="Keywords of the ASE calculator, e.g. method: GFN1-xTB. espresso: entries of pw.x's namelists, flat (ecutwfc: 15) or by namelist (system: {ecutwfc: 15}); pw.x's own units (Ry, bohr). `tprnfor` is always on, `tstress` where the cell is periodic in 3D; `assume_isolated` applies to what it is meant for: 2D and esm to slabs, the others to clusters in vacuum.",
     )
     kspacing: Positive | None = Field(
         None,

@@ -59,8 +59,8 @@ class PwProfile(EspressoProfile):
 def make_espresso(dft: Dft, atoms: Atoms) -> Espresso:
     """The calculator of one structure; it works in the current folder.
 
-    `tprnfor` always, `tstress` where the cell is periodic in 3D, `assume_isolated` where it is not. Sets the initial
-    magnetic moments of `atoms` as pw.x wants them: a fraction of the valence electrons.
+    `tprnfor` always, `tstress` where the cell is periodic in 3D, `assume_isolated` where it is meant for. Sets the
+    initial magnetic moments of `atoms` as pw.x wants them: a fraction of the valence electrons.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def make_espresso(dft: Dft, atoms: Atoms) -> Espresso:
     if errors:
         raise RefusedStructure("; ".join(errors))
     entries = flatten_parameters(dft.parameters)
-    if atoms.pbc.all():
+    if not _is_isolated(atoms, str(entries.get("assume_isolated", ""))):
         entries.pop("assume_isolated", None)
     _check_vacuum(atoms, entries)
     _check_electrons(count_electrons(dft, atoms), atoms, entries)
@@ -172,6 +172,13 @@ def find_espresso_warnings(dft: Dft) -> list[str]:
 
 def _read(dft: Dft, element: str) -> Pseudopotential:
     return read_pseudopotential(Path(dft.pseudo_folder or "") / dft.pseudopotentials[element])
+
+
+def _is_isolated(atoms: Atoms, method: str) -> bool:
+    """Whether a method of `assume_isolated` is meant for a structure: 2D and esm for slabs, the others for clusters."""
+    if method.lower() in ("2d", "esm"):
+        return atoms.pbc.tolist() == [True, True, False]
+    return not atoms.pbc.any()
 
 
 def _check_vacuum(atoms: Atoms, entries: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from ase import Atoms
@@ -15,16 +16,20 @@ GAMMA_ONLY_CODES = frozenset({"tblite"})
 """Codes that sample the Gamma point only: their labels of different cell sizes are not one data set."""
 
 
-def make_calculator(dft: Dft, atoms: Atoms) -> BaseCalculator:
+def make_calculator(dft: Dft, atoms: Atoms, folder: Path = Path()) -> BaseCalculator:
     """The oracle for one structure: an ASE calculator with `energy` (eV) and `forces` (eV/Å).
 
-    Its files go to the current folder. It may set the initial magnetic moments of `atoms`.
+    Its files go to `folder`. It may set the initial magnetic moments of `atoms`.
     """
+    calculator: Any
     if dft.code in ORACLES:
-        return ORACLES[dft.code](dft, atoms)
-    if dft.starting_moments:
-        atoms.set_initial_magnetic_moments([dft.starting_moments.get(symbol, 0.0) for symbol in atoms.symbols])
-    return get_calculator_class(dft.code)(**dft.parameters)
+        calculator = ORACLES[dft.code](dft, atoms)
+    else:
+        if dft.starting_moments:
+            atoms.set_initial_magnetic_moments([dft.starting_moments.get(symbol, 0.0) for symbol in atoms.symbols])
+        calculator = get_calculator_class(dft.code)(**dft.parameters)
+    calculator.directory = folder
+    return calculator
 
 
 def _make_tblite(dft: Dft, atoms: Atoms) -> BaseCalculator:

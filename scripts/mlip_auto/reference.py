@@ -1,6 +1,5 @@
 """MD by the oracle itself: frames against which the true error of a potential is measured."""
 
-import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -33,19 +32,17 @@ def make_reference(config: CampaignConfig, walker: str, scratch: Path) -> list[A
     seed = walker_seed(config.seed, 0, f"reference {walker}", 0)
     rng = np.random.default_rng(seed)
     atoms = build_source(spec.structure, config.system.elements, config.seed)[0]
-    atoms.calc = make_calculator(config.dft, atoms)
+    atoms.calc = make_calculator(config.dft, atoms, scratch)
     MaxwellBoltzmannDistribution(atoms, temperature_K=spec.temperature, rng=rng)
     dynamics = Langevin(
         atoms, config.exploration.timestep * fs, temperature_K=spec.temperature, friction=FRICTION, rng=rng
     )
     frames = []
-    scratch.mkdir(parents=True, exist_ok=True)
-    with contextlib.chdir(scratch):
-        dynamics.run(round(EQUILIBRATION * settings.steps))
-        for _ in range(round((1 - EQUILIBRATION) * settings.steps) // settings.every):
-            dynamics.run(settings.every)
-            frame = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-            frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
-            frame.info.update(structure_id=structure_id(frame), origin=f"oracle MD of {walker}")
-            frames.append(frame)
+    dynamics.run(round(EQUILIBRATION * settings.steps))
+    for _ in range(round((1 - EQUILIBRATION) * settings.steps) // settings.every):
+        dynamics.run(settings.every)
+        frame = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
+        frame.info.update(structure_id=structure_id(frame), origin=f"oracle MD of {walker}")
+        frames.append(frame)
     return frames

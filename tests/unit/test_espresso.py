@@ -115,6 +115,15 @@ def test_input_of_a_cluster(folder):
     assert "assume_isolated" not in write_input(dft, periodic, folder)
 
 
+def test_assume_isolated_goes_to_what_it_is_meant_for(folder):
+    slab = bulk("Al", cubic=True, a=4.05)
+    slab.center(vacuum=8, axis=2)
+    slab.pbc = (True, True, False)
+    for method, there in (("2D", True), ("mt", False)):
+        dft = make_dft(folder, parameters={**SMEARING, "assume_isolated": method})
+        assert ("assume_isolated  =" in write_input(dft, slab, folder)) is there
+
+
 @pytest.mark.parametrize(
     ("parameters", "vacuum", "said"),
     [
