@@ -1,4 +1,6 @@
 # Which generation this is, the names of its files, and the input functions of the rules.
+import re
+import sys
 from pathlib import Path
 
 from mlip_auto.config import parse_workflow_config
@@ -36,6 +38,6 @@ def job_benchmark(rule: str) -> Path:
     return Path("logs") / "gen_{gen}" / f"{rule}.benchmark.tsv"
 
 
-onstart:
-    if RUN.message:
-        logger.info(RUN.message)
+# Not in onstart, which a call that has nothing to do never reaches.
+if RUN.message and workflow.is_main_process:
+    print(RUN.message, file=sys.stderr)

@@ -22,6 +22,7 @@ def main(snakemake) -> None:
             previous=next(iter(snakemake.input.previous), None),
             reference=snakemake.input.reference,
             scratch=CampaignPaths().work(generation, "training"),
+            threads=snakemake.threads,
             output=GenerationPaths(Path(snakemake.output.metrics).parents[1]),
         )
         log.info("rmse %s", metrics["rmse"])

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.units import kB
 
 from mlip_auto.check_oracle import find_oracle_errors
-from mlip_auto.config import CampaignConfig, StructureSource
+from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, CampaignConfig, StructureSource
 from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
 from mlip_auto.extraction import ROUNDING, box_fractions
 from mlip_auto.initial import build_source
@@ -19,7 +19,6 @@ from mlip_auto.neighbours import cell_heights
 from mlip_auto.walkers import base_walkers
 
 GAMMA_POINT_CODES = ("tblite",)
-ENVIRONMENTS_WANTED = 5  # a function
 SAME_CELL = 0.05  # relative: strains of a few per cent are no other cell size
 STIFFNESS = 10.0  # eV/Å², force constant of an atom in a fairly stiff crystal; softer ones move further
 
@@ -144,8 +143,10 @@ def _check_environments(config: CampaignConfig, families: Sequence[_Built], resu
         cure = "raise `count`, `supercell` or selection.max_structures, or ask for fewer functions"
         if trained < functions:
             result.errors.append(f"{found}; MaxVol needs at least as many environments as functions: {cure}")
-        elif environments < ENVIRONMENTS_WANTED * functions:
-            result.warnings.append(f"{found}; {ENVIRONMENTS_WANTED} times as many as functions are wanted: {cure}")
+        elif environments < ENVIRONMENTS_PER_FUNCTION * functions:
+            result.warnings.append(
+                f"{found}; {ENVIRONMENTS_PER_FUNCTION} times as many as functions are wanted: {cure}"
+            )
 
 
 def _check_rattles(config: CampaignConfig, result: CheckResult) -> None:

@@ -14,6 +14,9 @@ from pydantic import Field, ValidationError, model_validator
 from mlip_auto.config_dft import Dft
 from mlip_auto.config_types import Element, ElementPair, Name, Positive, Section
 
+ENVIRONMENTS_PER_FUNCTION = 5
+"""Environments of an element wanted for each of its functions: MaxVol needs one, a fit needs more to be good elsewhere."""
+
 
 class ConfigError(ValueError):
     """Every error of a config at once, one a line, in the user's words."""

@@ -25,7 +25,7 @@ INFO_KEYS = ("gamma", "reason", "origin", "walker", "step")
 
 
 @dataclass
-class StructureRecord:
+class CandidateData:
     """What the generations' files say about one selected structure."""
 
     atoms: Atoms
@@ -55,7 +55,7 @@ class DatabaseManager:
         ValueError
             A structure is recorded as completed, but its label is in no file of `dft/`.
         """
-        records: dict[str, StructureRecord] = {}
+        records: dict[str, CandidateData] = {}
         for number in range(last_generation(self.paths) + 1):
             for record in _read_records(self.paths.generation(number), number):
                 records[record.atoms.info["structure_id"]] = record
@@ -68,11 +68,11 @@ class DatabaseManager:
         return len(records)
 
 
-def _read_records(generation: GenerationPaths, number: int) -> list[StructureRecord]:
+def _read_records(generation: GenerationPaths, number: int) -> list[CandidateData]:
     if not generation.selected.exists():
         return []
     records = {
-        atoms.info["structure_id"]: StructureRecord(atoms, number) for atoms in read_structures(generation.selected)
+        atoms.info["structure_id"]: CandidateData(atoms, number) for atoms in read_structures(generation.selected)
     }
     shards = generation.shard_labels("*")
     labels = {
@@ -96,7 +96,7 @@ def _read_records(generation: GenerationPaths, number: int) -> list[StructureRec
     return list(records.values())
 
 
-def _write_row(database: ase.db.core.Database, record: StructureRecord) -> None:
+def _write_row(database: ase.db.core.Database, record: CandidateData) -> None:
     info = record.atoms.info
     pairs = {
         "structure_id": info["structure_id"],

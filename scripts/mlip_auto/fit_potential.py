@@ -27,6 +27,7 @@ def fit_potential(
     reference: Sequence[Path],
     scratch: Path,
     output: GenerationPaths,
+    threads: int,
 ) -> dict[str, Any]:
     """Fit all labels of generations 0 to `generation`; write the potential, its active set, predictions and metrics.
 
@@ -52,9 +53,9 @@ def fit_potential(
     warm = previous is not None and settings.solver == "pacemaker"
     basis = BBasisConfiguration(str(previous)) if warm else build_campaign_basis(config)
     if holds_linear_fit(basis):
-        basis = fit_linear(basis, frame, settings)
+        basis = fit_linear(basis, frame, settings, threads)
     if settings.solver == "pacemaker":
-        basis = fit_pacemaker(basis, frame, settings, config.seed, scratch)
+        basis = fit_pacemaker(basis, frame, settings, config.seed, scratch, threads)
         for name in ("start.yaml", "input.yaml", "log.txt"):
             shutil.copyfile(scratch / name, output.training / name)
     active_set = compute_active_set(basis, data.train)
@@ -85,7 +86,7 @@ def fit_potential(
         "functions": count_functions(basis),
         "reference_energies": data.reference_energies,
         "seconds": round(time.perf_counter() - started, 1),
-        "cores": settings.threads,
+        "cores": threads,
         "settings_hash": compute_settings_hash(config.dft),
         "versions": {
             "mlip-auto": __version__,

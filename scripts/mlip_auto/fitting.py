@@ -48,7 +48,9 @@ def build_data_frame(data: TrainingSet, cutoff: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def fit_linear(basis: BBasisConfiguration, frame: pd.DataFrame, settings: Training) -> BBasisConfiguration:
+def fit_linear(
+    basis: BBasisConfiguration, frame: pd.DataFrame, settings: Training, threads: int = 1
+) -> BBasisConfiguration:
     """Ridge regression of all coefficients on energies per atom and core forces (design matrix of python-ace).
 
     Rows of weight zero are left out of the regression, so that no value in them matters.
@@ -58,7 +60,7 @@ def fit_linear(basis: BBasisConfiguration, frame: pd.DataFrame, settings: Traini
     The basis with its coefficients.
     """
     dataset = LinearACEDataset(basis, frame.copy())
-    design = dataset.get_design_matrix(max_workers=settings.threads)
+    design = dataset.get_design_matrix(max_workers=threads)
     energy_weights = settings.energy_weight**2 * frame["w_energy"].to_numpy()
     weights = np.concatenate([energy_weights, np.repeat(np.concatenate(frame["w_forces"].to_list()), 3)])
     counted = weights > 0
@@ -68,7 +70,12 @@ def fit_linear(basis: BBasisConfiguration, frame: pd.DataFrame, settings: Traini
 
 
 def fit_pacemaker(
-    start: BBasisConfiguration, frame: pd.DataFrame, settings: Training, seed: int, directory: Path
+    start: BBasisConfiguration,
+    frame: pd.DataFrame,
+    settings: Training,
+    seed: int,
+    directory: Path,
+    threads: int = 1,
 ) -> BBasisConfiguration:
     """Run the `pacemaker` CLI with its tensorpot backend in `directory`, from the potential `start`.
 
@@ -100,8 +107,8 @@ def fit_pacemaker(
     log = directory / "log.txt"
     log.unlink(missing_ok=True)  # pacemaker appends, and the check below must read this run only
     environment = os.environ | {
-        "OMP_NUM_THREADS": str(settings.threads),
-        "TF_NUM_INTRAOP_THREADS": str(settings.threads),
+        "OMP_NUM_THREADS": str(threads),
+        "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }

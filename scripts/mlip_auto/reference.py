@@ -6,7 +6,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.units import fs
 
 from mlip_auto.config import CampaignConfig
@@ -33,9 +33,9 @@ def make_reference(config: CampaignConfig, walker: str, scratch: Path) -> list[A
     rng = np.random.default_rng(seed)
     atoms = build_source(spec.structure, config.system.elements, config.seed)[0]
     atoms.calc = make_calculator(config.dft, atoms, scratch)
-    MaxwellBoltzmannDistribution(atoms, temperature_K=spec.temperature, rng=rng)
+    thermalize_momenta(atoms, temperature_K=spec.temperature, rng=rng)
     dynamics = Langevin(
-        atoms, config.exploration.timestep * fs, temperature_K=spec.temperature, friction=FRICTION, rng=rng
+        atoms, config.exploration.timestep * fs, temperature_K=spec.temperature, friction=FRICTION, fixcm=False, rng=rng
     )
     frames = []
     dynamics.run(round(EQUILIBRATION * settings.steps))

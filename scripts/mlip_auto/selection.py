@@ -1,5 +1,6 @@
 """D-optimal selection: which candidates are worth a label."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from mlip_auto.ace import (
     build_campaign_basis,
     compute_core_projections,
     compute_gamma,
+    count_functions,
     load_active_set,
 )
-from mlip_auto.config import CampaignConfig
+from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, CampaignConfig
 from mlip_auto.structures import get_force_mask, read_structures, structure_id
 from mlip_auto.training import split_labels
 
@@ -54,7 +56,8 @@ def select_structures(
 
     A candidate is chosen when one of its environments is a row of the joint active set, and from generation 1 on when
     its gamma is above 1 as well: MaxVol finds one of several sets of nearly largest volume, and may exchange rows that
-    are known already. Where more than `max_structures` are left, those that own most rows.
+    are known already. Where more than `max_structures` are left, those that own most rows. Generation 0 is filled up
+    with candidates that own no row until a fit has enough environments.
 
     Parameters
     ----------
@@ -74,15 +77,14 @@ def select_structures(
         return []
     training = list(current.training) if current else []
     projections, owners = compute_core_projections(basis, [*training, *unique])
-    _, active_owners = activelearning.compute_active_set(projections, owners)
+    joint, active_owners = activelearning.compute_active_set(projections, owners)
     chosen_rows = np.concatenate(list(active_owners.values())).astype(int)
     rows = np.bincount(chosen_rows, minlength=len(training) + len(unique))[len(training) :]
-    gammas = [np.inf] * len(unique)
-    if current:
-        grades = compute_gamma(basis, current.active_set, unique)
-        gammas = [float(grade[get_force_mask(atoms)].max()) for grade, atoms in zip(grades, unique, strict=True)]
+    active_set = current.active_set if current else activelearning.compute_A_active_inverse(joint)
+    grades = compute_gamma(basis, active_set, unique)
+    gammas = [float(grade[get_force_mask(atoms)].max()) for grade, atoms in zip(grades, unique, strict=True)]
 
-    new = [index for index in range(len(unique)) if rows[index] > 0 and gammas[index] > 1]
+    new = [index for index in range(len(unique)) if rows[index] > 0 and (gammas[index] > 1 or not current)]
     selected = []
     for index in sorted(new, key=lambda i: (-rows[i], -gammas[i], i))[:max_structures]:
         atoms = unique[index]
@@ -91,7 +93,21 @@ def select_structures(
             atoms.info["gamma"] = gammas[index]
             atoms.info["reason"] += f"; gamma {gammas[index]:.2f} against generation {current.generation}"
         selected.append(atoms)
+    if current is None:
+        spare = sorted((index for index in range(len(unique)) if rows[index] == 0), key=lambda i: (-gammas[i], i))
+        fill_up(selected, [unique[index] for index in spare], basis, max_structures)
     return selected
+
+
+def fill_up(selected: list[Atoms], spare: Sequence[Atoms], basis: BBasisConfiguration, max_structures: int) -> None:
+    """Append from `spare` until each element has enough environments for a fit, which needs more than MaxVol does."""
+    wanted = {element: ENVIRONMENTS_PER_FUNCTION * count for element, count in count_functions(basis).items()}
+    for atoms in spare[: max(0, max_structures - len(selected))]:
+        counts = sum((Counter(structure.get_chemical_symbols()) for structure in selected), Counter())
+        if all(counts[element] >= number for element, number in wanted.items()):
+            return
+        atoms.info["reason"] = f"fills up to {ENVIRONMENTS_PER_FUNCTION} environments a function; owns no row"
+        selected.append(atoms)
 
 
 def select_from_files(

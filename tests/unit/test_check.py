@@ -189,7 +189,7 @@ def test_bad_input_is_refused_with_one_message(changes, words, directory):
     [
         ({"initial.structures.0.supercell": [1, 1, 1], "initial.structures.0.count": 80}, ["5.6 × 5.6 × 5.6 Å"]),
         ({"extraction": {"mode": "cluster"}}, ["no periodic cell (cluster cut from exploration.walkers[0].structure)"]),
-        ({"exploration.walkers.0.structure.supercell": [3, 3, 3]}, ["16.8 × 16.8 × 16.8 Å (cell cut"]),
+        ({"extraction": {"mode": "cell"}}, ["16.8 × 16.8 × 16.8 Å (cell cut"]),
     ],
 )
 def test_gamma_point_code_refuses_mixed_cell_sizes(changes, words):

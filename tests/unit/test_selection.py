@@ -33,6 +33,20 @@ def test_generation_zero_covers_all_candidates_with_few(basis):
     assert all(atoms.info["structure_id"] == structure_id(atoms) for atoms in selected)
 
 
+def test_generation_zero_is_filled_up_to_five_environments_a_function(basis):
+    """15 functions want 75 environments: cells of one atom that own no row come in until there are as many."""
+    cells = [atoms[:1] for atoms in make_candidates([0.0])]
+    for volume in np.linspace(0.9, 1.1, 100):
+        atom = cells[0].copy()
+        atom.set_cell(np.eye(3) * (16.6 * volume) ** (1 / 3))
+        cells.append(atom)
+    selected = select_structures(cells[1:], basis, 100, None, set())
+    owners = [atoms for atoms in selected if "owns no row" not in atoms.info["reason"]]
+    assert len(owners) <= 15
+    assert len(selected) == 75
+    assert len(select_structures(cells[1:], basis, 20, None, set())) == 20
+
+
 def test_at_most_max_structures_those_that_own_most(basis):
     candidates = make_candidates([0.15] * 8)
     everything = select_structures(candidates, basis, 8, None, set())

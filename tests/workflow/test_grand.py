@@ -12,7 +12,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.units import fs
 from pyace.basis import BBasisConfiguration
 
@@ -101,7 +101,7 @@ def test_md_halted_on_gamma_and_in_the_end_did_not(campaign, summaries):
         halt = read_halt(files.walker(name).log)
         assert halt is not None
         assert (halt.step, outcome["outcome"]) == (outcome["step"], "halted")
-        assert outcome["step"] < outcome["steps"]
+        assert outcome["step"] <= outcome["steps"]
         (frame,) = read_last_frames(files.walker(name).dump)
         basis = BBasisConfiguration(str(files.potential))
         gamma = compute_gamma(basis, load_active_set(files.active_set), [frame])[0]
@@ -111,7 +111,7 @@ def test_md_halted_on_gamma_and_in_the_end_did_not(campaign, summaries):
 
     last = summaries[-1]
     assert last["decision"] == "converged"
-    names = {f"md_{temperature}K{suffix}" for temperature in (300, 600, 900) for suffix in ("", "_c1", "_c2")}
+    names = {f"md_{temperature}K{suffix}" for temperature in (300, 900) for suffix in ("", "_c1", "_c2")}
     assert set(last["walkers"]) == names
     assert {walker["outcome"] for walker in last["walkers"].values()} == {"completed"}
     assert all(walker["step"] == walker["steps"] for walker in last["walkers"].values())
@@ -142,8 +142,8 @@ def test_true_error_falls(campaign, summaries):
     rng = np.random.default_rng(99)
     atoms = bulk("Al", cubic=True, a=4.05) * (3, 3, 3)
     atoms.calc = EMT()
-    MaxwellBoltzmannDistribution(atoms, temperature_K=1800, rng=rng)
-    dynamics = Langevin(atoms, 2 * fs, temperature_K=900, friction=0.05 / fs, rng=rng)
+    thermalize_momenta(atoms, temperature_K=1800, rng=rng)
+    dynamics = Langevin(atoms, 2 * fs, temperature_K=900, friction=0.05 / fs, fixcm=False, rng=rng)
     dynamics.run(150)
     frames = []
     for _ in range(6):
