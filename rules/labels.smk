@@ -27,6 +27,7 @@ rule collect_labels:
         earlier_labels=earlier("labels"),
     output:
         labels=GEN.labels,
+        refused=GEN.refused,
     log:
         job_log("collect_labels"),
     localrule: True

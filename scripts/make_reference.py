@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from mlip_auto.config import parse_workflow_config
 from mlip_auto.joblog import run_job
+from mlip_auto.paths import CampaignPaths
 from mlip_auto.reference import make_reference
 from mlip_auto.structures import write_structures
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 def main(snakemake) -> None:
     with run_job(snakemake.log[0]) as log:
-        frames = make_reference(parse_workflow_config(snakemake.config), snakemake.wildcards.walker)
+        walker = snakemake.wildcards.walker
+        scratch = CampaignPaths().work(0, f"reference_{walker}")
+        frames = make_reference(parse_workflow_config(snakemake.config), walker, scratch)
         log.info("%d frames", len(frames))
         write_structures(snakemake.output.frames, frames)
 

@@ -1,6 +1,8 @@
-"""Small real data shared by the tests: EMT labels of aluminium."""
+"""Small real data shared by the tests: EMT labels of aluminium; Quantum ESPRESSO where it is installed."""
 
 import os
+import shutil
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -44,3 +46,13 @@ def al_labels() -> list[Atoms]:
         atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
         labels.append(label_with_emt(atoms))
     return labels
+
+
+@pytest.fixture(scope="session")
+def pw_x() -> Path:
+    """Folder of Debian's pseudopotentials, for tests that run pw.x; under CI it must be there."""
+    folder = Path("/usr/share/espresso/pseudo")
+    if shutil.which("pw.x") is None or not (folder / "Al.pz-vbc.UPF").exists():
+        missing = "needs pw.x and its pseudopotentials: apt-get install quantum-espresso quantum-espresso-data"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    return folder

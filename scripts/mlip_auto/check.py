@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import names as ase_calculators
-from ase.calculators.emt import parameters as emt_parameters
 from ase.units import kB
 
+from mlip_auto.check_oracle import find_oracle_errors
 from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, CampaignConfig, StructureSource
 from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
 from mlip_auto.extraction import ROUNDING, box_fractions
@@ -62,7 +61,7 @@ def check_campaign(config: CampaignConfig, directory: Path = Path()) -> CheckRes
     _check_vacancies(config, families, result)
     _check_environments(config, families, result)
     _check_rattles(config, result)
-    _check_oracle(config, result)
+    _check_oracle(config, families, directory, result)
     _check_solver(config, result)
     _check_walkers(config, walkers, result)
     if config.extraction.mode == "box":
@@ -167,19 +166,13 @@ def _check_rattles(config: CampaignConfig, result: CheckResult) -> None:
         )
 
 
-def _check_oracle(config: CampaignConfig, result: CheckResult) -> None:
-    code = config.dft.code
-    if code not in {*GAMMA_POINT_CODES, *ase_calculators}:
-        result.errors.append(
-            f"dft.code: found {code!r}; allowed: {', '.join(GAMMA_POINT_CODES)} or a calculator of ASE: "
-            f"{', '.join(sorted(ase_calculators))}"
-        )
-    unknown = sorted(set(config.system.elements) - set(emt_parameters))
-    if code == "emt" and unknown:
-        result.errors.append(
-            f"dft.code: emt has no parameters for {', '.join(unknown)}; it knows {', '.join(emt_parameters)}: "
-            "choose another code"
-        )
+def _check_oracle(config: CampaignConfig, families: Sequence[_Built], directory: Path, result: CheckResult) -> None:
+    start = next((atoms for family in families for atoms in family.structures), None)
+    result.errors.extend(find_oracle_errors(config, directory, start))
+    if config.dft.code == "espresso":
+        from mlip_auto.espresso import find_espresso_warnings
+
+        result.warnings.extend(find_espresso_warnings(config.dft.in_folder(directory)))
 
 
 def _check_solver(config: CampaignConfig, result: CheckResult) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from mlip_auto import store_cli
+
 if TYPE_CHECKING:
     from mlip_auto.config import CampaignConfig
 
@@ -21,6 +23,8 @@ app = typer.Typer(
     "generation, until MD runs through and fresh velocities confirm it.\n\n"
     "First time: `mlip-auto init DIR`, `cd DIR`, edit config/config.yaml, `mlip-auto check`, `mlip-auto run`.",
 )
+
+app.add_typer(store_cli.app, name="store")
 
 Directory = Annotated[
     Path, typer.Option("--directory", "-d", help="The campaign's folder: results/, store/ and work/ are made in it.")
@@ -66,6 +70,10 @@ def run(
     configfile: Configfile = None,
     profile: Profile = None,
     cores: Cores = None,
+    relabel: Annotated[
+        bool,
+        typer.Option("--relabel", help="Where `dft` asks for other settings: label all structures anew, then go on."),
+    ] = False,
 ) -> None:
     """Run the campaign until it converges. Killed at any point and started again, it goes on from its files.
 
@@ -79,7 +87,7 @@ def run(
     config = _checked_config(directory, configfile)
     call = SnakemakeCall(_config_path(directory, configfile), directory, profile, cores)
     try:
-        code = run_campaign(config, call, make_console())
+        code = run_campaign(config, call, make_console(), relabel)
     except (CampaignError, CampaignLocked) as error:
         _fail(str(error), 1)
     except Interrupted as interruption:
@@ -97,18 +105,20 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
     """Where the campaign stands: its generations, what comes next, and whether a driver is running."""
+    from mlip_auto.ledger import read_core_hours
     from mlip_auto.paths import CampaignPaths
     from mlip_auto.processes import read_live_owner
     from mlip_auto.progress import make_console, say, tabulate_generations
     from mlip_auto.state import WorkflowManager, find_warnings, read_summaries
 
-    config = _load_config(_config_path(directory, configfile))
+    config = _load_config(_config_path(directory, configfile), directory)
     manager = WorkflowManager(CampaignPaths(directory), config)
     state = manager.read_state()
     phase = manager.decide_next_step(state)
     generation = state.next_run[0]
     summaries = read_summaries(manager.paths)
     warnings = find_warnings(summaries)
+    core_hours = read_core_hours(manager.paths)
     owner = read_live_owner(manager.paths.driver_lock)
     if as_json:
         content = {
@@ -120,6 +130,8 @@ def status(
             "confirmations_done": state.confirmations_done,
             "driver": asdict(owner) if owner else None,
             "warnings": warnings,
+            "core_hours_dft": core_hours,
+            "max_core_hours": config.dft.max_core_hours,
             "generations": summaries,
         }
         typer.echo(json.dumps(content, indent=2))
@@ -129,6 +141,10 @@ def status(
         console.print(tabulate_generations(summaries))
     for warning in warnings:
         say(console, f"warning: {warning}")
+    if core_hours:
+        by_generation = ", ".join(f"gen {number} {hours:.3g}" for number, hours in core_hours.items())
+        limit = f" of {config.dft.max_core_hours:g}" if config.dft.max_core_hours else ""
+        say(console, f"DFT paid: {sum(core_hours.values()):.3g}{limit} core-hours ({by_generation}).")
     waiting = f", waiting for {', '.join(state.pending_tasks)}" if state.pending_tasks else ""
     because = f": {state.reason}" if state.reason else ""
     driver = f"run by pid {owner.pid} on {owner.host}" if owner else "no driver is running"
@@ -149,7 +165,7 @@ def report(
     from mlip_auto.state import read_summaries
 
     path = _config_path(directory, configfile)
-    _load_config(path)
+    _load_config(path, directory)
     if not read_summaries(CampaignPaths(directory)):
         _fail(f"{directory / 'results'} holds no finished generation yet; next: `mlip-auto run`.", 1)
     last = len(read_summaries(CampaignPaths(directory))) - 1
@@ -168,13 +184,14 @@ def _config_path(directory: Path, configfile: Path | None) -> Path:
     return configfile or directory / "config" / "config.yaml"
 
 
-def _load_config(path: Path) -> "CampaignConfig":
+def _load_config(path: Path, directory: Path) -> "CampaignConfig":
     from mlip_auto.config import ConfigError, load_config
 
     try:
-        return load_config(path)
+        config = load_config(path)
     except ConfigError as error:
         _fail_config(path, error.errors)
+    return config.model_copy(update={"dft": config.dft.in_folder(directory)})
 
 
 def _checked_config(directory: Path, configfile: Path | None) -> "CampaignConfig":
@@ -182,7 +199,7 @@ def _checked_config(directory: Path, configfile: Path | None) -> "CampaignConfig
     from mlip_auto.check import check_campaign
 
     path = _config_path(directory, configfile)
-    config = _load_config(path)
+    config = _load_config(path, directory)
     found = check_campaign(config, directory)
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from ase.data import chemical_symbols
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-KNOWN_ELEMENTS = frozenset(chemical_symbols[1:])
+from mlip_auto.config_dft import Dft
+from mlip_auto.config_types import Element, ElementPair, Name, Positive, Section
+
 ENVIRONMENTS_PER_FUNCTION = 5
 """Environments of an element wanted for each of its functions: MaxVol needs one, a fit needs more to be good elsewhere."""
 
@@ -25,30 +26,7 @@ class ConfigError(ValueError):
         super().__init__("\n".join(errors))
 
 
-def _check_element(symbol: str) -> str:
-    if symbol not in KNOWN_ELEMENTS:
-        raise ValueError(f"{symbol!r} is not a chemical symbol; write it as in the periodic table, e.g. Si")
-    return symbol
-
-
-def _check_pair(pair: str) -> str:
-    elements = pair.split("-")
-    if len(elements) != 2:
-        raise ValueError(f"{pair!r} is not a pair of elements; write two symbols joined by '-', e.g. Cu-Au")
-    for element in elements:
-        _check_element(element)
-    return "-".join(sorted(elements))
-
-
-Element = Annotated[str, AfterValidator(_check_element)]
-ElementPair = Annotated[str, AfterValidator(_check_pair)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+([-_.]?[A-Za-z0-9]+)*$", max_length=60)]
-Positive = Annotated[float, Field(gt=0)]
 Supercell = Annotated[tuple[int, int, int], Field(description="Repeats along the three cell vectors.")]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class System(Section):
@@ -141,24 +119,6 @@ class Selection(Section):
     """D-optimality: which candidates are worth a label."""
 
     max_structures: int = Field(30, ge=1, description="Largest number of structures labelled in one generation.")
-
-
-class Dft(Section):
-    """Labels: energies and forces."""
-
-    code: str = Field(description="`tblite`, `emt`, or the name of another calculator in ASE.")
-    parameters: dict[str, Any] = Field({}, description="Keywords of the ASE calculator, e.g. method: GFN1-xTB.")
-    structures_per_shard: int = Field(4, ge=1, description="Structures labelled by one job.")
-    threads: int = Field(1, ge=1, description="Threads of one labelling job.")
-    max_failed_fraction: float = Field(
-        0.2, ge=0, le=1, description="The generation goes on while at most this fraction of its structures failed."
-    )
-    max_wait: Positive | None = Field(
-        None,
-        description="Minutes after the selection; what is unlabelled by then stays pending and is a candidate of the next generation.",
-    )
-    max_force: Positive = Field(50.0, description="Labels with a larger force (eV/Å) are refused.")
-    store: Path = Field(Path("store"), description="Folder of finished labels, shared between campaigns if you like.")
 
 
 class AceBasis(Section):

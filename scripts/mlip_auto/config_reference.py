@@ -12,7 +12,7 @@ REFERENCE = Path(__file__).parents[2] / "config" / "README.md"
 INTRODUCTION = """\
 # The config file
 
-Generated from the models in `scripts/mlip_auto/config.py` by `python -m mlip_auto.config_reference`: edit those, not
+Generated from the models in `scripts/mlip_auto/config*.py` by `python -m mlip_auto.config_reference`: edit those, not
 this page.
 
 Start from [config.yaml](config.yaml) (silicon, GFN1-xTB) or an [example](examples). Unknown keys are refused, and

@@ -18,6 +18,9 @@ from rich.console import Console
 
 import mlip_auto
 from mlip_auto.config import CampaignConfig
+from mlip_auto.config_dft import Dft
+from mlip_auto.ledger import describe_spent
+from mlip_auto.oracles import compute_settings_hash
 from mlip_auto.paths import CampaignPaths
 from mlip_auto.processes import (
     CampaignLocked,
@@ -30,10 +33,19 @@ from mlip_auto.processes import (
     tagged_environment,
 )
 from mlip_auto.progress import TAIL, Progress, say, tabulate_generations
+from mlip_auto.relabel import (
+    describe_change,
+    drop_other_shards,
+    find_other_settings,
+    forget_last_fit,
+    list_labelled,
+    restart_waiting,
+)
 from mlip_auto.state import Decision, Phase, WorkflowManager, WorkflowState, find_warnings, read_summaries
 
 REPO = Path(mlip_auto.__file__).parents[2]
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LABEL_ANEW = ("--forcerun", "label_structures")  # what is in the store comes from there
 STOP_GRACE = 30.0  # s that Snakemake has to cancel its jobs when it is asked to stop
 
 
@@ -81,13 +93,18 @@ class SnakemakeCall:
         return [*command, *arguments]
 
 
-def run_campaign(config: CampaignConfig, call: SnakemakeCall, console: Console) -> ExitCode:
+def run_campaign(config: CampaignConfig, call: SnakemakeCall, console: Console, relabel: bool = False) -> ExitCode:
     """Run generations until the campaign converges or stops; everything it knows it reads off the files.
+
+    Parameters
+    ----------
+    relabel
+        Label all structures of the campaign anew first when the config asks for other settings than their labels have.
 
     Raises
     ------
     CampaignError
-        Snakemake failed, or files of finished generations are gone.
+        Snakemake failed, files of finished generations are gone, or there are labels of other settings.
     CampaignLocked
         Another driver, or a user's own Snakemake, works on the campaign.
     Interrupted
@@ -95,13 +112,19 @@ def run_campaign(config: CampaignConfig, call: SnakemakeCall, console: Console) 
     """
     paths = CampaignPaths(call.directory)
     manager = WorkflowManager(paths, config)
-    if (code := _say_outcome(manager, console)) is not None:
+    changed = find_other_settings(paths, config.dft)
+    if changed and not relabel:
+        raise CampaignError(_describe_changed(changed, config.dft))
+    if not changed and (code := _say_outcome(manager, console)) is not None:
         return code
     with _raise_on_signals(), hold_lock(paths.driver_lock, paths.root) as owner:
         if (snakemake := find_snakemake(paths.root)) is not None:
             raise CampaignLocked(f"Snakemake (pid {snakemake.pid}) works in {paths.root}; wait for it or end it.")
         if any((paths.root / ".snakemake" / "locks").glob("*")):
             _unlock(call)
+        if changed and (spent := _relabel(config.dft, call, owner, console)):
+            say(console, f"{spent}; raise it, and `mlip-auto run --relabel` goes on.")
+            return ExitCode.STOPPED
         while (code := _say_outcome(manager, console)) is None:
             _run_once(manager, call, owner, console)
     return code
@@ -142,6 +165,36 @@ def _say_outcome(manager: WorkflowManager, console: Console) -> ExitCode | None:
     return None
 
 
+def _describe_changed(changed: dict[int, str], dft: Dft) -> str:
+    generations = ", ".join(map(str, changed))
+    changes = (describe_change(found, dft) for found in sorted({*changed.values()}))
+    return (
+        f"The labels of generation {generations} were made with other settings than the config asks for now:\n"
+        + "".join(f"    {change}\n" for change in changes)
+        + "Labels of two settings are not one data set. Restore the old `dft` section, or run `mlip-auto run "
+        "--relabel`: it labels all structures anew with the new settings and goes on (the store keeps the old labels)."
+    )
+
+
+def _relabel(dft: Dft, call: SnakemakeCall, owner: Owner, console: Console) -> str:
+    """Label all generations anew, one Snakemake call each; why it did not come to an end, empty when it did."""
+    paths = CampaignPaths(call.directory)
+    forget_last_fit(paths)
+    for generation in list_labelled(paths):
+        files = paths.generation(generation)
+        say(console, f"gen {generation}  labelling anew with settings {compute_settings_hash(dft)[:12]}")
+        restart_waiting(files)
+        # No other rule of an old generation may run again: its candidates and its selection stand.
+        target = str(files.labels.relative_to(paths.root))
+        rules = ("--allowed-rules", "label_structures", "collect_labels")
+        command = call.command(target, *rules, *LABEL_ANEW, "--config", f"generation={generation}")
+        _run_snakemake(command, paths, generation, owner, console)
+        drop_other_shards(files, dft)
+        if spent := describe_spent(paths, dft.max_core_hours):
+            return spent
+    return ""
+
+
 def _run_once(manager: WorkflowManager, call: SnakemakeCall, owner: Owner, console: Console) -> None:
     """One Snakemake call, and what it brought."""
     before = manager.read_state()
@@ -151,7 +204,16 @@ def _run_once(manager: WorkflowManager, call: SnakemakeCall, owner: Owner, conso
         arguments.append(f"confirmation={confirmation}")
         confirmations = manager.config.loop.confirmations
         say(console, f"gen {generation}  no walker halted: confirmation {confirmation} of {confirmations}")
-    _run_snakemake(call.command(*arguments), manager.paths, generation, owner, console)
+    if not generation and manager.find_lack():
+        # More of its structures may be labelled now than at the last call.
+        restart_waiting(manager.paths.generation(0))
+        arguments = [*LABEL_ANEW, *arguments]
+    try:
+        _run_snakemake(call.command(*arguments), manager.paths, generation, owner, console)
+    except CampaignError:
+        if manager.read_state().decision is not Decision.STOPPED:
+            raise
+        return  # the fit failed since the limit of cost left too few labels for it
     after = manager.read_state()
     if after == before or after.decision is None:
         raise CampaignError(

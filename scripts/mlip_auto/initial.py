@@ -22,7 +22,7 @@ MAX_ATTEMPTS = 100
 LARGEST_RATTLE = 0.1  # of the nearest distance: beyond it (Lindemann) a crystal melts
 PROBE = 0.02  # Å, displacement that measures a force constant
 
-CalculatorFactory = Callable[[], BaseCalculator]
+CalculatorFactory = Callable[[Atoms], BaseCalculator]
 
 
 def build_source(
@@ -141,7 +141,7 @@ def generate_candidates(
     Parameters
     ----------
     make_calculator
-        Gives the oracle as an ASE calculator; used by families with a `rattle_temperature` only.
+        Gives the oracle for some atoms as an ASE calculator; used by families with a `rattle_temperature` only.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def _distort_family(
     if family.rattle_temperature is not None:
         if make_calculator is None:
             raise ValueError("rattle_temperature: needs the oracle to measure force constants; none was given")
-        thermal = thermal_displacements(sources, family.rattle_temperature, make_calculator())
+        thermal = thermal_displacements(sources, family.rattle_temperature, make_calculator)
     for index in range(family.count * len(sources)):
         sequence = np.random.SeedSequence(config.seed, spawn_key=(number, index))
         sites, distortion = sequence.spawn(2)
@@ -250,7 +250,7 @@ def distort(
 
 
 def thermal_displacements(
-    crystals: Sequence[Atoms], temperature: float, calculator: BaseCalculator
+    crystals: Sequence[Atoms], temperature: float, make_calculator: CalculatorFactory
 ) -> dict[str, float]:
     """Root mean square displacement (Å) of each element in a harmonic crystal, u = sqrt(3kT / (m w²)).
 
@@ -262,20 +262,20 @@ def thermal_displacements(
         largest = LARGEST_RATTLE * _nearest_distance(crystal)
         for element in sorted(set(crystal.symbols) - displacements.keys()):
             atom = int(np.flatnonzero(crystal.symbols == element)[0])
-            stiffness = _force_constant(crystal, atom, calculator)
+            stiffness = _force_constant(crystal, atom, make_calculator)
             harmonic = sqrt(3 * kB * temperature / stiffness) if stiffness > 0 else largest
             displacements[element] = min(harmonic, largest)
     return displacements
 
 
-def _force_constant(crystal: Atoms, atom: int, calculator: BaseCalculator) -> float:
+def _force_constant(crystal: Atoms, atom: int, make_calculator: CalculatorFactory) -> float:
     """-dF/dr (eV/Å²) of one atom along the body diagonal, which sees all three axes alike."""
     direction = np.full(3, 1 / sqrt(3))
     along = []
     for step in (-PROBE, PROBE):
         displaced = crystal.copy()
         displaced.positions[atom] += step * direction
-        displaced.calc = calculator
+        displaced.calc = make_calculator(displaced)
         along.append(displaced.get_forces()[atom] @ direction)
     return float(along[0] - along[1]) / (2 * PROBE)
 

@@ -1,11 +1,10 @@
 """Labelling a shard: each structure in a process of its own, so that one that fails costs that structure."""
 
-import multiprocessing
-import os
+import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,23 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from mlip_auto.config import Dft
-from mlip_auto.oracles import compute_settings_hash, describe_settings, get_code_version, make_calculator
-from mlip_auto.processes import die_with_parent
-from mlip_auto.store import Label, LabelStore
+from mlip_auto.calculation import Result
+from mlip_auto.config import CampaignConfig
+from mlip_auto.config_dft import Dft
+from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
+from mlip_auto.label_checks import describe_reasons, find_outliers
+from mlip_auto.ledger import Ledger
+from mlip_auto.oracles import compute_settings_hash, describe_settings
+from mlip_auto.paths import GenerationPaths
+from mlip_auto.recovery import climb
+from mlip_auto.relabel import describe_change
+from mlip_auto.scf_failures import Reason
+from mlip_auto.store import Label, LabelStore, describe_structure
 from mlip_auto.structures import read_json, read_structures
 
 Record = dict[str, Any]
-"""What happened to one structure: status, reason, seconds, cores, from_store, n_atoms."""
+"""What happened to one structure: status, reason, seconds, cores, from_store, n_atoms; what was computed here adds
+`rungs` ({rung, outcome, seconds, scf_steps} of each try), `scf_steps` (their sum), and `files` where they were kept."""
 
 
 class TooManyFailures(RuntimeError):
@@ -45,63 +53,103 @@ class LabelledShard:
         return {"settings_hash": self.settings_hash, "structures": self.records}
 
 
-def label_shard(selected: Path, shard: int, shards: int, dft: Dft) -> LabelledShard:
+@dataclass
+class CollectedLabels:
+    """Labels of a generation that may be trained on, and why others were refused, by structure id."""
+
+    labels: list[Atoms]
+    refused: dict[str, str]
+
+
+def label_shard(selected: Path, shard: int, shards: int, config: CampaignConfig, scratch: Path) -> LabelledShard:
     """Label every `shards`-th of the selected structures, which spreads large and small ones evenly.
 
-    `dft.max_wait` counts from the time at which the selection was written.
+    `dft.max_wait` counts from the time at which the selection was written. Calculations run in `scratch`.
     """
+    dft = config.dft
     deadline = None if dft.max_wait is None else Path(selected).stat().st_mtime + 60 * dft.max_wait
-    return label_structures(read_structures(selected)[shard::shards], dft, deadline)
+    ledger = Ledger(GenerationPaths.of_file(selected).ledger(f"{shard:04d}"), dft.max_core_hours)
+    allowed = allowed_distances(config.system.elements, config.initial.min_distance)
+    return label_structures(read_structures(selected)[shard::shards], dft, scratch, deadline, ledger, allowed)
 
 
 def collect_labels(
     labels: Sequence[Path], records: Sequence[Path], earlier_labels: Sequence[Path], dft: Dft
-) -> list[Atoms]:
-    """Good labels of all shards of a generation.
+) -> CollectedLabels:
+    """Good labels of all shards of a generation; those whose forces are outliers among them are refused.
 
     Raises
     ------
     TooManyFailures
-        More of the generation's structures failed than `dft.max_failed_fraction` allows.
+        More of the generation's structures failed or were refused than `dft.max_failed_fraction` allows.
     MixedSettings
         A label of this or an earlier generation was made with other settings than the config asks for now.
     """
-    check_failures(
-        {identifier: record for file in records for identifier, record in read_json(file)["structures"].items()},
-        dft.max_failed_fraction,
-    )
-    collected = [atoms for file in labels for atoms in read_structures(file)]
-    check_settings([*collected, *(atoms for file in earlier_labels for atoms in read_structures(file))], dft)
-    return collected
+    earlier = [atoms for file in earlier_labels for atoms in read_structures(file)]
+    known = {atoms.info["structure_id"] for atoms in earlier}
+    # --relabel labels what an earlier generation had left pending: it may be among this generation's structures too.
+    collected = [atoms for file in labels for atoms in read_structures(file) if atoms.info["structure_id"] not in known]
+    refused = find_outliers(collected, dft.outlier_deviations)
+    all_records = {key: record for file in records for key, record in read_json(file)["structures"].items()}
+    for identifier, reason in refused.items():
+        all_records[identifier] |= {"status": "failed", "reason": reason}
+    check_failures(all_records, dft.max_failed_fraction)
+    check_settings([*collected, *earlier], dft)
+    return CollectedLabels([a for a in collected if a.info["structure_id"] not in refused], refused)
 
 
-def label_structures(structures: Sequence[Atoms], dft: Dft, deadline: float | None = None) -> LabelledShard:
+def label_structures(
+    structures: Sequence[Atoms],
+    dft: Dft,
+    scratch: Path | None = None,
+    deadline: float | None = None,
+    ledger: Ledger | None = None,
+    allowed: Mapping[tuple[str, str], float] | None = None,
+) -> LabelledShard:
     """Label `structures`, from the store where it has them.
 
     Parameters
     ----------
+    scratch
+        Each structure is calculated in the folder {first 12 digits of its id} of this one, which is removed when that
+        gives a label and kept when it does not. Not given: a new temporary folder.
     deadline
         Seconds since the epoch; what is not labelled by then is `pending`.
+    ledger
+        Where the cost of each structure is noted; when it is spent, the rest is `pending`.
+    allowed
+        Smallest distances as `distances.allowed_distances` gives them: a structure with closer atoms is refused unpaid.
     """
+    scratch = Path(tempfile.mkdtemp(prefix="mlip-auto-")) if scratch is None else scratch
     settings_hash = compute_settings_hash(dft)
     store = LabelStore(dft.store, settings_hash)
     shard = LabelledShard(settings_hash, labels=[], records={})
     for atoms in structures:
         identifier = atoms.info["structure_id"]
-        record: Record = {"status": "completed", "reason": None, "from_store": True, "n_atoms": len(atoms)}
         label = store.read(identifier, len(atoms))
-        if label is None:
-            record["from_store"] = False
-            outcome = _label_in_child(atoms, dft, deadline)
-            if isinstance(outcome, Label):
-                store.write(outcome)
-                label = outcome
-            else:
-                record["status"], record["reason"] = outcome
-        record["seconds"] = 0.0 if label is None else label.seconds
-        record["cores"] = dft.threads
-        shard.records[identifier] = record
+        record: Record = {"from_store": label is not None, "n_atoms": len(atoms), "cores": dft.threads}
         if label is not None:
+            record |= {"status": "completed", "reason": None, "seconds": label.seconds}
+        elif allowed and (pair := find_too_close(atoms, allowed)):
+            reason = f"{Reason.REFUSED}: {describe_too_close(atoms, pair)}"
+            record |= {"status": "failed", "reason": reason, "seconds": 0.0}
+        elif ledger and ledger.is_spent():
+            reason = f"dft.max_core_hours ({ledger.max_core_hours:g}) was spent"
+            record |= {"status": "pending", "reason": reason, "seconds": 0.0}
+        elif deadline is not None and time.time() >= deadline:
+            reason = "dft.max_wait was over before this structure's turn"
+            record |= {"status": "pending", "reason": reason, "seconds": 0.0}
+        else:
+            label, computed = _compute_label(atoms, dft, settings_hash, scratch / identifier[:12], deadline)
+            record |= computed
+            if label is not None:
+                store.write(label)
+            if ledger:
+                ledger.add(identifier, record)
+        if label is not None and label.flag and not dft.accept_flagged:
+            record |= {"status": "failed", "reason": f"flagged: {label.flag}; dft.accept_flagged is false"}
+        shard.records[identifier] = record
+        if label is not None and record["status"] == "completed":
             shard.labels.append(attach_label(atoms, label))
     return shard
 
@@ -109,29 +157,20 @@ def label_structures(structures: Sequence[Atoms], dft: Dft, deadline: float | No
 def attach_label(atoms: Atoms, label: Label) -> Atoms:
     """A copy of `atoms` that carries the label as ASE's extxyz does."""
     labelled = atoms.copy()
-    labelled.calc = SinglePointCalculator(labelled, energy=label.energy, forces=np.array(label.forces))
+    stress = None if label.stress is None else np.array(label.stress)
+    labelled.calc = SinglePointCalculator(labelled, energy=label.energy, forces=np.array(label.forces), stress=stress)
     labelled.info["settings_hash"] = label.settings_hash
     labelled.info["code_version"] = label.code_version
+    if label.flag:
+        labelled.info["flagged"] = label.flag
     return labelled
-
-
-def find_fault(energy: float, forces: np.ndarray, n_atoms: int, max_force: float) -> str | None:
-    """Why a label cannot be trusted; None when nothing is wrong with it."""
-    if forces.shape != (n_atoms, 3):
-        return f"forces have shape {forces.shape}, expected ({n_atoms}, 3)"
-    if not np.isfinite(energy) or not np.isfinite(forces).all():
-        return "energy or forces are not finite"
-    norms = np.linalg.norm(forces, axis=1)
-    if norms.max() > max_force:
-        return f"force of {norms.max():.1f} eV/Å on atom {norms.argmax()} is above dft.max_force ({max_force:g})"
-    return None
 
 
 def check_failures(records: dict[str, Record], max_failed_fraction: float) -> None:
     """Raise TooManyFailures, with each reason, when too many labels of a generation failed."""
     failed = {identifier: record for identifier, record in records.items() if record["status"] == "failed"}
     if len(failed) > max_failed_fraction * len(records):
-        reasons = "\n".join(f"  {identifier[:12]}: {record['reason']}" for identifier, record in failed.items())
+        reasons = describe_reasons({identifier: record["reason"] for identifier, record in failed.items()})
         raise TooManyFailures(
             f"{len(failed)} of {len(records)} labels failed, dft.max_failed_fraction allows {max_failed_fraction:g}. "
             f"The good labels are in the store. Reasons:\n{reasons}"
@@ -146,61 +185,47 @@ def check_settings(labels: Sequence[Atoms], dft: Dft) -> None:
         if found != wanted:
             raise MixedSettings(
                 f"label {atoms.info['structure_id'][:12]} of generation {atoms.info['generation']} was made with "
-                f"settings {found[:12]}, the config now asks for {wanted[:12]} ({describe_settings(dft)}). Labels of "
-                "two settings are not one data set: restore the old `dft` section, or start in a new folder "
-                "(the store keeps both)."
+                f"other settings than the config asks for now, {describe_change(found, dft)}. Labels of two settings "
+                "are not one data set: restore the old `dft` section, or run `mlip-auto run --relabel` (the store "
+                "keeps both)."
             )
 
 
-def _label_in_child(atoms: Atoms, dft: Dft, deadline: float | None) -> Label | tuple[str, str]:
-    """A label, or (status, reason). The child is killed at the deadline."""
-    if deadline is not None and time.time() >= deadline:
-        return "pending", "dft.max_wait was over before this structure's turn"
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_compute_label, args=(atoms, dft, sender, os.getpid()))
-    child.start()
-    sender.close()
-    answered = receiver.poll(None if deadline is None else max(0.0, deadline - time.time()))
-    if not answered:
-        child.kill()
-        child.join()
-        return "pending", "still running when dft.max_wait was over"
-    try:
-        answer = receiver.recv()
-    except EOFError:
-        child.join()
-        return "failed", f"{dft.code} ended without a label (exit code {child.exitcode})"
-    child.join()
-    return answer
-
-
-def _compute_label(atoms: Atoms, dft: Dft, sender: Connection, parent: int) -> None:
-    """Run the oracle; every failure of it is an answer, with its message."""
-    die_with_parent(parent)
-    started = time.perf_counter()
-    bare = atoms.copy()
-    try:
-        bare.calc = make_calculator(dft)
-        energy, forces = float(bare.get_potential_energy()), np.array(bare.get_forces())
-    except (
-        Exception
-    ) as error:  # a calculator may raise anything; whatever it is, it is this structure's recorded reason
-        sender.send(("failed", f"{type(error).__name__}: {error}"))
-        return
-    fault = find_fault(energy, forces, len(atoms), dft.max_force)
-    if fault is not None:
-        sender.send(("failed", fault))
-        return
-    sender.send(
-        Label(
-            structure_id=atoms.info["structure_id"],
-            settings_hash=compute_settings_hash(dft),
-            energy=energy,
-            forces=forces.tolist(),
-            seconds=round(time.perf_counter() - started, 3),
-            cores=dft.threads,
-            code_version=get_code_version(dft),
-            settings=describe_settings(dft),
-        )
+def _compute_label(
+    atoms: Atoms, dft: Dft, settings_hash: str, folder: Path, deadline: float | None
+) -> tuple[Label | None, Record]:
+    """A label (None where there is none) and what to record of it, from the oracle and its ladder."""
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed or an earlier run left
+    limit = None if dft.max_minutes is None else 60 * dft.max_minutes
+    wait = None if deadline is None else max(0.0, deadline - time.time())
+    climbed = climb(atoms, dft, folder, min((time for time in (limit, wait) if time is not None), default=None))
+    steps = [rung["scf_steps"] for rung in climbed.rungs if rung["scf_steps"] is not None]
+    record: Record = {
+        "status": "completed",
+        "reason": None,
+        "seconds": round(sum(rung["seconds"] for rung in climbed.rungs), 3),
+        "scf_steps": sum(steps) if steps else None,
+        "rungs": climbed.rungs,
+    }
+    outcome = climbed.outcome
+    if not isinstance(outcome, Result):
+        if outcome.reason is Reason.OUT_OF_TIME and deadline is not None and time.time() >= deadline:
+            return None, record | {"status": "pending", "reason": "still running when dft.max_wait was over"}
+        return None, record | {"status": "failed", "reason": str(outcome), "files": str(folder)}
+    shutil.rmtree(folder)
+    label = Label(
+        structure_id=atoms.info["structure_id"],
+        settings_hash=settings_hash,
+        energy=outcome.energy,
+        forces=outcome.forces.tolist(),
+        stress=None if outcome.stress is None else outcome.stress.tolist(),
+        seconds=record["seconds"],
+        cores=dft.threads,
+        code_version=outcome.code_version,
+        settings=describe_settings(dft),
+        structure=describe_structure(atoms),
+        scf_steps=record["scf_steps"],
+        rungs=climbed.rungs,
+        flag=climbed.flag,
     )
+    return label, record

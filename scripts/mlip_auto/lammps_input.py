@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.io.lammpsdata import write_lammps_data
 from pydantic import Field, model_validator
 
-from mlip_auto.config import Positive, Section
+from mlip_auto.config_types import Positive, Section
 from mlip_auto.paths import WalkerPaths
 from mlip_auto.structures import write_atomically
 

@@ -62,6 +62,15 @@ class GenerationPaths:
         """JSON: status of each structure of the shard (completed, failed with its reason, pending), its cost."""
         return self.directory / "dft" / f"{shard}.json"
 
+    def ledger(self, shard: str | int) -> Path:
+        """JSON: what the shard's job paid for. Never an output of a rule: it must survive a killed job."""
+        return self.directory / "ledger" / f"{shard}.json"
+
+    @property
+    def refused(self) -> Path:
+        """JSON: why labels of the shards are not in `labels`, by structure id."""
+        return self.directory / "refused.json"
+
     @property
     def labels(self) -> Path:
         return self.directory / "labels.extxyz"

@@ -1,5 +1,7 @@
 """MD by the oracle itself: frames against which the true error of a potential is measured."""
 
+from pathlib import Path
+
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -17,10 +19,11 @@ FRICTION = 0.02 / fs
 EQUILIBRATION = 0.2  # of the run, not kept
 
 
-def make_reference(config: CampaignConfig, walker: str) -> list[Atoms]:
+def make_reference(config: CampaignConfig, walker: str, scratch: Path) -> list[Atoms]:
     """Labelled frames of NVT MD (Langevin) by the oracle, from the walker's structure at its temperature.
 
-    The cell stays that of the walker's structure, for walkers with a pressure too. Never trained on.
+    The cell stays that of the walker's structure, for walkers with a pressure too. Never trained on. Files of
+    the oracle go to `scratch`.
     """
     settings = config.validation.reference_md
     if settings is None:
@@ -29,7 +32,7 @@ def make_reference(config: CampaignConfig, walker: str) -> list[Atoms]:
     seed = walker_seed(config.seed, 0, f"reference {walker}", 0)
     rng = np.random.default_rng(seed)
     atoms = build_source(spec.structure, config.system.elements, config.seed)[0]
-    atoms.calc = make_calculator(config.dft)
+    atoms.calc = make_calculator(config.dft, atoms, scratch)
     thermalize_momenta(atoms, temperature_K=spec.temperature, rng=rng)
     dynamics = Langevin(
         atoms, config.exploration.timestep * fs, temperature_K=spec.temperature, friction=FRICTION, fixcm=False, rng=rng

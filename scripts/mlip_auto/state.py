@@ -6,8 +6,9 @@ from enum import StrEnum
 from typing import Any
 
 from mlip_auto.config import CampaignConfig, Loop
+from mlip_auto.ledger import describe_spent
 from mlip_auto.paths import CampaignPaths, GenerationPaths
-from mlip_auto.structures import read_json
+from mlip_auto.structures import is_held_out, read_json, read_structures
 
 REPEATED_GENERATIONS = 3  # so many successive halts of one walker at one place are no accident
 SAME_STEP_FRACTION = 0.05  # of the steps asked for: halts closer than this count as the same place
@@ -113,10 +114,33 @@ class WorkflowManager:
                 confirmations_done=confirmations_done,
                 labelled=summary["labelled"],
                 next_candidates=summary["next_candidates"],
+                no_more_labels=self._describe_spent(),
                 loop=self.config.loop,
             )
             return WorkflowState(generation, Phase.EXTRACTION, (), decision, reason, confirmations_done)
-        return WorkflowState(generation, *_current_phase(files))
+        phase, pending = _current_phase(files)
+        if (lack := self.find_lack()) and (spent := self._describe_spent()):
+            return WorkflowState(generation, phase, pending, Decision.STOPPED, f"{spent}, and {lack}")
+        return WorkflowState(generation, phase, pending)
+
+    def find_lack(self) -> str:
+        """What the labels of a generation 0 without a fit lack for one; empty when they suffice or are to come."""
+        files = self.paths.generation(0)
+        if files.metrics.exists() or not files.labels.exists():
+            return ""
+        fraction = self.config.training.held_out_fraction
+        labels = [
+            atoms for atoms in read_structures(files.labels) if not is_held_out(atoms.info["structure_id"], fraction)
+        ]
+        functions = self.config.training.basis.number_of_functions_per_element
+        found = {
+            element: sum(atoms.symbols.count(element) for atoms in labels) for element in self.config.system.elements
+        }
+        lacking = [f"{number} environments of {element}" for element, number in found.items() if number < functions]
+        return f"{' and '.join(lacking)} are too few to fit {functions} functions" if lacking else ""
+
+    def _describe_spent(self) -> str:
+        return describe_spent(self.paths, self.config.dft.max_core_hours)
 
     @staticmethod
     def decide_next_step(state: WorkflowState) -> Phase:
@@ -205,6 +229,7 @@ def decide_generation(
     confirmations_done: int,
     labelled: int,
     next_candidates: int,
+    no_more_labels: str,
     loop: Loop,
 ) -> tuple[Decision, str]:
     """What a finished generation leads to, and the reason when it stops the campaign.
@@ -219,11 +244,16 @@ def decide_generation(
         Labels that this generation added to the training set.
     next_candidates
         Structures that wait for the next generation.
+    no_more_labels
+        Why no further label may be paid; empty when some may.
     """
     unknown = _with_outcome(outcomes, "halted", "crashed")
     unfinished = _with_outcome(outcomes, "out_of_time")
     if labelled == 0:
-        return Decision.STOPPED, f"generation {generation} added no label: another fit would change nothing"
+        return (
+            Decision.STOPPED,
+            no_more_labels or f"generation {generation} added no label: another fit would change nothing",
+        )
     if unknown:
         if next_candidates == 0:
             return (
@@ -235,6 +265,8 @@ def decide_generation(
                 Decision.STOPPED,
                 f"loop.max_generations ({loop.max_generations}) reached; MD of {', '.join(unknown)} still halts",
             )
+        if no_more_labels:
+            return Decision.STOPPED, f"{no_more_labels}; MD of {', '.join(unknown)} still halts"
         return Decision.NEXT_GENERATION, ""
     if unfinished:
         return Decision.STOPPED, f"MD of {', '.join(unfinished)} ran out of time without halting"

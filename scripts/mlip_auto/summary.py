@@ -8,7 +8,8 @@ from typing import Any
 from ase import Atoms
 
 from mlip_auto.config import CampaignConfig
-from mlip_auto.paths import GenerationPaths
+from mlip_auto.ledger import describe_spent, read_core_hours
+from mlip_auto.paths import CampaignPaths, GenerationPaths
 from mlip_auto.state import decide_generation
 from mlip_auto.structures import read_json, read_structures
 
@@ -23,12 +24,16 @@ def list_waiting(files: GenerationPaths) -> list[Atoms]:
 
 
 def read_records(files: GenerationPaths) -> dict[str, dict[str, Any]]:
-    """What happened to each selected structure, by structure id."""
-    return {
+    """What happened to each selected structure, by structure id; a label refused among its generation has failed."""
+    records = {
         identifier: record
         for file in sorted(files.shard_record("0000").parent.glob("*.json"))
         for identifier, record in read_json(file)["structures"].items()
     }
+    if files.refused.exists():
+        for identifier, reason in read_json(files.refused).items():
+            records[identifier] |= {"status": "failed", "reason": reason}
+    return records
 
 
 def summarise_generation(
@@ -49,17 +54,16 @@ def summarise_generation(
     labelled = len(read_structures(files.labels))
     waiting = len(list_waiting(files))
     gammas = [walker["gamma_max"] for walker in walkers.values() if walker["gamma_max"] is not None]
-    core_seconds = (
-        sum(record["seconds"] * record["cores"] for record in records if not record["from_store"])
-        + metrics["seconds"] * metrics["cores"]
-        + sum(walker["seconds"] for walker in walkers.values())
-    )
+    campaign = CampaignPaths(files.directory.parents[1])
+    core_hours_dft = read_core_hours(campaign)[generation]
+    core_seconds = metrics["seconds"] * metrics["cores"] + sum(walker["seconds"] for walker in walkers.values())
     decision, reason = decide_generation(
         generation=generation,
         outcomes={name: walker["outcome"] for name, walker in walkers.items()},
         confirmations_done=confirmation,
         labelled=labelled,
         next_candidates=waiting,
+        no_more_labels=describe_spent(campaign, config.dft.max_core_hours),
         loop=config.loop,
     )
     return {
@@ -72,7 +76,8 @@ def summarise_generation(
         "rmse": metrics["rmse"],
         "gamma_max": max(gammas, default=None),
         "walkers": walkers,
-        "core_hours": round(core_seconds / 3600, 5),
+        "core_hours": round(core_hours_dft + core_seconds / 3600, 5),
+        "core_hours_dft": round(core_hours_dft, 5),
         "minutes": round((time() - files.candidates.stat().st_mtime) / 60, 2),
         "settings_hash": metrics["settings_hash"],
         "versions": metrics["versions"],

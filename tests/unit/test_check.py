@@ -43,7 +43,9 @@ def check(content: dict, directory: Path = Path()) -> CheckResult:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_shipped_configs_pass(path):
+def test_shipped_configs_pass(path, request):
+    if "espresso" in path.name:
+        request.getfixturevalue("pw_x")  # its pseudopotentials are looked at
     assert check_campaign(load_config(path)) == CheckResult()
 
 
@@ -118,7 +120,19 @@ CASES = {
         {"initial.structures.0.vacancies": [0, 32]},
         ["initial.structures[0].vacancies", "32", "at most 31"],
     ),
-    "unknown code": ({"dft.code": "vaspp"}, ["dft.code", "'vaspp'", "tblite", "espresso"]),
+    "unknown code": (
+        {"dft.code": "vaspp"},
+        ["dft.code", "'vaspp'", "'vasp' was meant?", "tblite", "espresso", "ORACLES"],
+    ),
+    "a code of ASE that computes no forces by DFT": ({"dft.code": "morse"}, ["dft.code", "'morse'", "allowed: abinit"]),
+    "a code whose package is not installed": (
+        {"dft.code": "gpaw", "dft.parameters": {"mode": "pw"}},
+        ["dft.code", "gpaw cannot be set up here", "No module named 'gpaw'", "docs/oracles.md"],
+    ),
+    "a code of whose program ASE knows nothing": (
+        {"dft.code": "aims"},
+        ["dft.code", "aims cannot be set up here", "No configuration of 'aims'", "docs/oracles.md"],
+    ),
     "two densities in the linear solver": (
         {"training.basis.ndensity": 2, "training.basis.fs_parameters": [1, 1, 1, 0.5]},
         ["training.basis.ndensity", "found 2", "pacemaker"],

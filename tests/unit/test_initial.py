@@ -21,6 +21,10 @@ EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "al_emt.yaml"
 FAMILY = {"prototype": "fcc", "a": 4.05, "supercell": [2, 2, 2], "count": 4, "rattles": [0.1], "strain": 0, "shear": 0}
 
 
+def make_emt(atoms: Atoms) -> EMT:
+    return EMT()
+
+
 def make_config(*families: dict, elements=("Al",), **initial) -> CampaignConfig:
     content = yaml.safe_load(EXAMPLE.read_text())
     content["system"]["elements"] = list(elements)
@@ -142,7 +146,7 @@ def test_thermal_displacement_follows_from_the_force_constant():
     crystal = bulk("Al", a=4.05, cubic=True).repeat(2)
     (force,) = [displaced_force(crystal, 0.01)]
     stiffness = -force / 0.01
-    found = thermal_displacements([crystal], 300.0, EMT())
+    found = thermal_displacements([crystal], 300.0, make_emt)
     assert found == {"Al": pytest.approx(np.sqrt(3 * kB * 300.0 / stiffness), rel=0.01)}
 
 
@@ -156,7 +160,7 @@ def displaced_force(crystal: Atoms, step: float) -> float:
 
 def test_thermal_displacement_is_capped_and_differs_by_element():
     crystal = bulk("NiAl", "cesiumchloride", a=2.89, cubic=True).repeat(3)
-    cool, hot = (thermal_displacements([crystal], temperature, EMT()) for temperature in (100.0, 1e5))
+    cool, hot = (thermal_displacements([crystal], temperature, make_emt) for temperature in (100.0, 1e5))
     assert cool["Al"] != pytest.approx(cool["Ni"], rel=0.01)
     assert hot == pytest.approx(dict.fromkeys(("Al", "Ni"), 0.1 * 2.89 * np.sqrt(3) / 2))
 
@@ -164,9 +168,10 @@ def test_thermal_displacement_is_capped_and_differs_by_element():
 def test_rattle_temperature_rattles_by_the_thermal_displacement():
     config = make_config({"count": 8, "rattles": [], "rattle_temperature": 300.0})
     crystal = bulk("Al", a=4.05, cubic=True).repeat(2)
-    expected = thermal_displacements([crystal], 300.0, EMT())["Al"]
+    expected = thermal_displacements([crystal], 300.0, make_emt)["Al"]
     squared = [
-        (displacements(atoms, crystal) ** 2).sum(axis=1) for atoms in generate_candidates(config, make_calculator=EMT)
+        (displacements(atoms, crystal) ** 2).sum(axis=1)
+        for atoms in generate_candidates(config, make_calculator=make_emt)
     ]
     assert np.sqrt(np.mean(squared)) == pytest.approx(expected, rel=0.1)
     with pytest.raises(ValueError, match="rattle_temperature: needs the oracle"):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,20 +12,23 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
-from mlip_auto.config import Dft
+from mlip_auto.config import CampaignConfig, load_config
+from mlip_auto.config_dft import Dft
+from mlip_auto.label_checks import find_fault
 from mlip_auto.labelling import (
     MixedSettings,
     TooManyFailures,
     check_failures,
     check_settings,
     collect_labels,
-    find_fault,
     label_shard,
     label_structures,
 )
 from mlip_auto.oracles import compute_settings_hash
 from mlip_auto.store import LabelStore
 from mlip_auto.structures import structure_id, write_json, write_structures
+
+CONFIG = Path(__file__).parents[2] / "config"
 
 
 def make_structures(count: int) -> list[Atoms]:
@@ -36,6 +40,11 @@ def make_structures(count: int) -> list[Atoms]:
         atoms.info.update(structure_id=structure_id(atoms), generation=0)
         structures.append(atoms)
     return structures
+
+
+def make_config(dft: Dft, example: str = "examples/al_emt.yaml") -> CampaignConfig:
+    """A shipped campaign with another `dft` section."""
+    return load_config(CONFIG / example).model_copy(update={"dft": dft})
 
 
 @pytest.fixture
@@ -162,7 +171,7 @@ def test_what_is_unlabelled_at_the_deadline_stays_pending(tmp_path):
     write_structures(tmp_path / "selected.extxyz", structures)
     dft = Dft(code="tblite", parameters={"method": "GFN1-xTB"}, store=tmp_path / "store", max_wait=1 / 60)
     started = time.monotonic()
-    shard = label_shard(tmp_path / "selected.extxyz", 0, 1, dft)
+    shard = label_shard(tmp_path / "selected.extxyz", 0, 1, make_config(dft, "config.yaml"), tmp_path / "work")
     assert time.monotonic() - started < 4
     assert [record["status"] for record in shard.records.values()] == ["pending"] * 2
     assert shard.labels == []
@@ -171,9 +180,21 @@ def test_what_is_unlabelled_at_the_deadline_stays_pending(tmp_path):
 def test_shards_share_the_structures(emt, tmp_path):
     structures = make_structures(5)
     write_structures(tmp_path / "selected.extxyz", structures)
-    shards = [label_shard(tmp_path / "selected.extxyz", number, 2, emt) for number in range(2)]
+    config = make_config(emt)
+    shards = [label_shard(tmp_path / "selected.extxyz", number, 2, config, tmp_path) for number in range(2)]
     labelled = [label.info["structure_id"] for shard in shards for label in shard.labels]
     assert sorted(labelled) == sorted(atoms.info["structure_id"] for atoms in structures)
+
+
+def test_atoms_too_close_are_refused_before_they_cost(emt, tmp_path):
+    (atoms,) = make_structures(1)
+    atoms.positions[1] = atoms.positions[0] + [1.0, 0, 0]
+    atoms.info["structure_id"] = structure_id(atoms)
+    write_structures(tmp_path / "selected.extxyz", [atoms])
+    shard = label_shard(tmp_path / "selected.extxyz", 0, 1, make_config(emt), tmp_path)
+    (record,) = shard.records.values()
+    assert (record["status"], record["seconds"], shard.labels) == ("failed", 0.0, [])
+    assert record["reason"].startswith("refused: atoms 0 and 1 (Al-Al) are 1.00 Å apart")
 
 
 @pytest.mark.parametrize(
@@ -187,8 +208,8 @@ def test_shards_share_the_structures(emt, tmp_path):
     ],
 )
 def test_faults(energy, forces, fault):
-    found = find_fault(energy, forces, n_atoms=2, max_force=50)
-    assert found is None if fault is None else fault in found
+    found = find_fault(energy, forces, n_atoms=2, dft=Dft(code="emt"))
+    assert found is None if fault is None else fault in str(found)
 
 
 def test_mixed_settings_stop_with_both_names(emt, tmp_path):

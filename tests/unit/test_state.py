@@ -62,6 +62,9 @@ CRASHED = {"md_300K": "crashed", "md_900K": "completed"}
         ({"outcomes": HALTED, "labelled": 0}, Decision.STOPPED, "added no label"),
         ({"outcomes": CLEAN, "labelled": 0}, Decision.STOPPED, "added no label"),
         ({"outcomes": HALTED, "generation": 4}, Decision.STOPPED, "max_generations (5)"),
+        ({"outcomes": HALTED, "no_more_labels": "all is spent"}, Decision.STOPPED, "all is spent; MD of md_900K"),
+        ({"outcomes": HALTED, "no_more_labels": "all is spent", "labelled": 0}, Decision.STOPPED, "all is spent"),
+        ({"outcomes": CLEAN, "no_more_labels": "all is spent"}, Decision.CONFIRM, ""),
         ({"outcomes": CLEAN, "generation": 4}, Decision.CONFIRM, ""),
         ({"outcomes": CLEAN}, Decision.CONFIRM, ""),
         ({"outcomes": CLEAN, "confirmations_done": 1}, Decision.CONFIRM, ""),
@@ -76,7 +79,7 @@ CRASHED = {"md_300K": "crashed", "md_900K": "completed"}
     ],
 )
 def test_decide_generation(facts, decision, reason):
-    usual = {"generation": 1, "confirmations_done": 0, "labelled": 8, "next_candidates": 3}
+    usual = {"generation": 1, "confirmations_done": 0, "labelled": 8, "next_candidates": 3, "no_more_labels": ""}
     made, because = decide_generation(**(usual | facts), loop=Loop(max_generations=5, confirmations=2))
     assert made is decision
     assert reason in because
