@@ -19,7 +19,6 @@ from rich.console import Console
 import mlip_auto
 from mlip_auto.config import CampaignConfig
 from mlip_auto.config_dft import Dft
-from mlip_auto.ledger import describe_spent
 from mlip_auto.oracles import compute_settings_hash
 from mlip_auto.paths import CampaignPaths
 from mlip_auto.processes import (
@@ -42,6 +41,7 @@ from mlip_auto.relabel import (
     restart_waiting,
 )
 from mlip_auto.state import Decision, Phase, WorkflowManager, WorkflowState, find_warnings, read_summaries
+from mlip_auto.summary import read_records
 
 REPO = Path(mlip_auto.__file__).parents[2]
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -122,8 +122,8 @@ def run_campaign(config: CampaignConfig, call: SnakemakeCall, console: Console, 
             raise CampaignLocked(f"Snakemake (pid {snakemake.pid}) works in {paths.root}; wait for it or end it.")
         if any((paths.root / ".snakemake" / "locks").glob("*")):
             _unlock(call)
-        if changed and (spent := _relabel(config.dft, call, owner, console)):
-            say(console, f"{spent}; raise it, and `mlip-auto run --relabel` goes on.")
+        if changed and (missing := _relabel(config.dft, call, owner, console)):
+            say(console, f"Stopped: {missing}. With a raised limit `mlip-auto run --relabel` goes on.")
             return ExitCode.STOPPED
         while (code := _say_outcome(manager, console)) is None:
             _run_once(manager, call, owner, console)
@@ -177,7 +177,7 @@ def _describe_changed(changed: dict[int, str], dft: Dft) -> str:
 
 
 def _relabel(dft: Dft, call: SnakemakeCall, owner: Owner, console: Console) -> str:
-    """Label all generations anew, one Snakemake call each; why it did not come to an end, empty when it did."""
+    """Label all generations anew, one Snakemake call each; what a limit left without a label, empty for nothing."""
     paths = CampaignPaths(call.directory)
     forget_last_fit(paths)
     for generation in list_labelled(paths):
@@ -190,8 +190,9 @@ def _relabel(dft: Dft, call: SnakemakeCall, owner: Owner, console: Console) -> s
         command = call.command(target, *rules, *LABEL_ANEW, "--config", f"generation={generation}")
         _run_snakemake(command, paths, generation, owner, console)
         drop_other_shards(files, dft)
-        if spent := describe_spent(paths, dft.max_core_hours):
-            return spent
+        pending = [record["reason"] for record in read_records(files).values() if record["status"] == "pending"]
+        if pending:
+            return f"{len(pending)} structures of generation {generation} are not labelled anew ({pending[0]})"
     return ""
 
 

@@ -19,10 +19,11 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from mlip_auto.config_dft import Dft
+from mlip_auto.config_dft import ESPRESSO_LADDER, Dft
 from mlip_auto.espresso import find_espresso_errors, make_espresso
 from mlip_auto.labelling import LabelledShard, label_structures
 from mlip_auto.oracles import compute_settings_hash
+from mlip_auto.recovery import find_flag, lay_over
 from mlip_auto.store import LabelStore
 from mlip_auto.structures import structure_id
 
@@ -161,6 +162,20 @@ def test_a_rung_that_changes_the_physics_flags_its_label(make_dft, tmp_path, tab
     assert accepted.labels[0].info["flagged"] == stored.flag
     assert next(iter(accepted.records.values()))["from_store"]
     table.append(("a rung with degauss 0.05", "refused as flagged", "in the store, for accept_flagged"))
+
+
+@pytest.mark.parametrize("rung", ESPRESSO_LADDER, ids=lambda rung: rung.name)
+def test_each_rung_is_an_input_that_pw_x_takes(make_dft, tmp_path, rung):
+    """Laid over good settings, a rung that does not flag gives the same label."""
+    atoms = make_structures()[0]
+    dft = make_dft(parameters={**PARAMETERS, "conv_thr": 1e-11})
+    parameters = lay_over(dft, dft.parameters, rung)
+    shard = label_structures([atoms], make_dft(parameters=parameters, recovery=[]), tmp_path / "work")
+    assert outcomes(shard) == ["as_asked: completed"]
+    if find_flag(dft, parameters, rung, None) is None:
+        assert_equal_to_bare(dft, atoms, shard.labels[0], tmp_path / "bare")
+    else:
+        assert rung.name == "more_smearing"
 
 
 def test_a_missing_and_a_wrong_pseudopotential(make_dft, tmp_path, table):

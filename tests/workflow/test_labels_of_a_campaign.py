@@ -92,6 +92,10 @@ def test_changed_settings_stop_the_campaign_and_relabel_goes_on(tmp_path):
     assert "mlip-auto run --relabel" in refused.stdout
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
+    limited = campaign.run("--relabel", max_core_hours=1e-9, **other)
+    assert limited.returncode == 3, limited.stdout
+    assert "structures of generation 0 are not labelled anew (dft.max_core_hours" in limited.stdout.splitlines()[-1]
+
     done = campaign.run("--relabel", **other)
     assert done.returncode == 3, done.stdout
     assert "gen 0  labelling anew" in done.stdout
