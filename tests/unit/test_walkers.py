@@ -13,6 +13,7 @@ EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "al_emt.yaml"
 def config():
     content = yaml.safe_load(EXAMPLE.read_text())
     structure = {"prototype": "fcc", "supercell": [4, 4, 4]}
+    content["exploration"]["steps"] = 1000
     content["exploration"]["walkers"] = [
         {"structure": structure, "temperatures": [300, 1050.5]},
         {"name": "press", "structure": structure, "temperatures": [600], "pressure": 1.0, "steps": 50, "replicas": 2},
