@@ -65,6 +65,29 @@ def check(directory: Directory = Path(), configfile: Configfile = None) -> None:
 
 
 @app.command()
+def doctor(directory: Directory = Path(), configfile: Configfile = None, profile: Profile = None) -> None:
+    """Try each part for real: a label, a fit, MD with gamma, Snakemake with the profile, the scheduler. One line each.
+
+    Exit codes: 0 all usable, 1 a part is not (its line names the cure), 2 bad config.
+    """
+    from mlip_auto.doctor import examine
+    from mlip_auto.driver import SnakemakeCall
+
+    path = _config_path(directory, configfile)
+    config = _load_config(path, directory)
+    failed = []
+    for finding in examine(config, SnakemakeCall(path, directory, profile)):
+        cure = f"  Cure: {finding.cure}." if finding.cure else ""
+        colour = {"ok": "green", "warning": "yellow", "failed": "red"}[finding.verdict]
+        typer.echo(f"{typer.style(f'{finding.verdict:8}', colour)} {finding.part:10} {finding.text}{cure}")
+        if finding.verdict == "failed":
+            failed.append(finding.part)
+    if failed:
+        _fail(f"Not usable: {', '.join(failed)}. Cure them as their lines say, then run `mlip-auto doctor` again.", 1)
+    typer.echo("All parts work. Next: `mlip-auto run`.")
+
+
+@app.command()
 def run(
     directory: Directory = Path(),
     configfile: Configfile = None,
