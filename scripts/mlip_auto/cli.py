@@ -203,6 +203,31 @@ def report(
     typer.echo(f"Wrote {output}. Next: unpack it and open its report.html.")
 
 
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="The folder to write; its last part is the name of the export.")],
+    directory: Directory = Path(),
+    configfile: Configfile = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Also where the campaign has not converged; the card says so.")
+    ] = False,
+) -> None:
+    """Write the potential to a folder: its files, its training set and a card with lines for LAMMPS and ASE.
+
+    Exit codes: 0 written, 1 refused, 2 bad config.
+    """
+    from mlip_auto.export import ExportRefused, export_potential
+    from mlip_auto.paths import CampaignPaths
+
+    path = _config_path(directory, configfile)
+    config = _load_config(path, directory)
+    try:
+        generation = export_potential(CampaignPaths(directory), config, path, target, unfinished)
+    except ExportRefused as refused:
+        _fail(f"{refused}.", 1)
+    typer.echo(f"Wrote the potential of generation {generation} to {target}. Next: read {target / 'README.md'}.")
+
+
 def _config_path(directory: Path, configfile: Path | None) -> Path:
     return configfile or directory / "config" / "config.yaml"
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import snakemake.cli  # noqa: F401 - looks for a shell on PATH when imported, which a test below empties
 import yaml
 
 from mlip_auto import doctor
@@ -109,7 +110,7 @@ def test_the_launcher_of_another_mpi_is_seen_through(pw_x, tmp_path):
     """The environment's own mpirun is MPICH's; Debian's pw.x is built with Open MPI."""
     mpich = Path(sys.executable).with_name("mpirun")
     config = load_espresso(pw_x, tmp_path, f"{mpich} -np {{threads}} pw.x")
-    with pytest.raises(doctor.Fault, match="copies side by side.*take mpirun.openmpi"):
+    with pytest.raises(doctor.Fault, match=r"copies side by side.*take mpirun.openmpi"):
         doctor.label_smallest_cell(config, tmp_path, tmp_path)
 
 
@@ -121,7 +122,7 @@ def load_espresso(pw_x: Path, folder: Path, command: str):
 def test_a_wrong_number_of_processes_is_a_fault(pw_x, tmp_path):
     """One pw.x that runs alone under a command that asks for two."""
     dft = load_espresso(pw_x, tmp_path, "srun -n 2 pw.x").dft
-    with pytest.raises(doctor.Fault, match="asks for 2 MPI processes, pw.x ran on 1"):
+    with pytest.raises(doctor.Fault, match=r"asks for 2 MPI processes, pw\.x ran on 1"):
         doctor.check_processes(dft, "     Serial version\n")
     running = "     Parallel version (MPI), running on     2 processors\n"
     assert doctor.check_processes(dft, running) == ", on 2 MPI processes"
