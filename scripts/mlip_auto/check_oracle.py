@@ -4,6 +4,7 @@ import contextlib
 import tempfile
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from ase import Atoms
 from ase.calculators.emt import parameters as emt_parameters
@@ -11,6 +12,9 @@ from ase.calculators.emt import parameters as emt_parameters
 from mlip_auto.config import CampaignConfig
 from mlip_auto.config_dft import Dft
 from mlip_auto.oracles import ASE_CODES, ORACLES, make_calculator
+
+LISTED_KEYWORDS = frozenset({"emt", "tblite"})
+"""Codes whose ASE calculator lists all its keywords, and takes any other without a word."""
 
 
 def find_oracle_errors(config: CampaignConfig, directory: Path, start: Atoms | None) -> list[str]:
@@ -50,11 +54,19 @@ def find_construction_fault(dft: Dft, atoms: Atoms) -> str | None:
     """Why the calculator cannot be made here; None when it can. Whether its program then runs only a label shows."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         try:
-            make_calculator(dft, atoms.copy())
+            calculator: Any = make_calculator(dft, atoms.copy())
         except Exception as error:  # a calculator may raise anything; whatever it is, the user is told
             return (
                 f"dft.code: {dft.code} cannot be set up here with dft.parameters {dft.parameters}: "
                 f"{type(error).__name__}: {error}; install the code's Python package, tell ASE where its program is "
                 "(docs/oracles.md), or correct the keywords"
+            )
+    if dft.code in LISTED_KEYWORDS:
+        known = sorted(calculator.default_parameters)
+        unknown = sorted(set(dft.parameters) - set(known))
+        if unknown:
+            return (
+                f"dft.parameters.{unknown[0]}: {dft.code} has no such keyword and would ignore it; "
+                f"allowed: {', '.join(known)}"
             )
     return None

@@ -65,6 +65,29 @@ def check(directory: Directory = Path(), configfile: Configfile = None) -> None:
 
 
 @app.command()
+def doctor(directory: Directory = Path(), configfile: Configfile = None, profile: Profile = None) -> None:
+    """Try each part for real: a label, a fit, MD with gamma, Snakemake with the profile, the scheduler. One line each.
+
+    Exit codes: 0 all usable, 1 a part is not (its line names the cure), 2 bad config.
+    """
+    from mlip_auto.doctor import examine
+    from mlip_auto.driver import SnakemakeCall
+
+    path = _config_path(directory, configfile)
+    config = _load_config(path, directory)
+    failed = []
+    for finding in examine(config, SnakemakeCall(path, directory, profile)):
+        cure = f"  Cure: {finding.cure}." if finding.cure else ""
+        colour = {"ok": "green", "warning": "yellow", "failed": "red"}[finding.verdict]
+        typer.echo(f"{typer.style(f'{finding.verdict:8}', colour)} {finding.part:10} {finding.text}{cure}")
+        if finding.verdict == "failed":
+            failed.append(finding.part)
+    if failed:
+        _fail(f"Not usable: {', '.join(failed)}. Cure them as their lines say, then run `mlip-auto doctor` again.", 1)
+    typer.echo("All parts work. Next: `mlip-auto run`.")
+
+
+@app.command()
 def run(
     directory: Directory = Path(),
     configfile: Configfile = None,
@@ -178,6 +201,31 @@ def report(
     if finished.returncode != 0:
         _fail(f"{finished.stdout}\nSnakemake could not write the report; its reason stands above.", 1)
     typer.echo(f"Wrote {output}. Next: unpack it and open its report.html.")
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="The folder to write; its last part is the name of the export.")],
+    directory: Directory = Path(),
+    configfile: Configfile = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Also where the campaign has not converged; the card says so.")
+    ] = False,
+) -> None:
+    """Write the potential to a folder: its files, its training set and a card with lines for LAMMPS and ASE.
+
+    Exit codes: 0 written, 1 refused, 2 bad config.
+    """
+    from mlip_auto.export import ExportRefused, export_potential
+    from mlip_auto.paths import CampaignPaths
+
+    path = _config_path(directory, configfile)
+    config = _load_config(path, directory)
+    try:
+        generation = export_potential(CampaignPaths(directory), config, path, target, unfinished)
+    except ExportRefused as refused:
+        _fail(f"{refused}.", 1)
+    typer.echo(f"Wrote the potential of generation {generation} to {target}. Next: read {target / 'README.md'}.")
 
 
 def _config_path(directory: Path, configfile: Path | None) -> Path:

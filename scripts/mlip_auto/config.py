@@ -170,7 +170,9 @@ class Training(Section):
     energy_weight: Positive = Field(
         10.0, description="Weight of an energy per atom (eV/atom) against a force component (eV/Å) in the linear fit."
     )
-    kappa: float = Field(0.3, ge=0, lt=1, description="pacemaker: energy share of its loss.")
+    kappa: float = Field(
+        0.3, ge=0, lt=1, description="pacemaker: share of the forces in its loss; energies have the rest, 1 - kappa."
+    )
     maxiter: int = Field(100, ge=1, description="pacemaker: optimiser steps.")
     batch_size: int = Field(4, ge=1, description="pacemaker: structures a batch.")
     trainable_parameters: Literal["func", "ALL"] = Field(

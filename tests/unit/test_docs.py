@@ -1,0 +1,56 @@
+"""What the pages say that a program can check: their links, the files they name, the defaults they quote."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, Exploration, Extraction, Loop, Training, Validation
+from mlip_auto.distances import COVALENT_FRACTION
+from mlip_auto.exploration import FRAMES_CUT
+
+REPO = Path(__file__).parents[2]
+PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["method.md", "extending.md"])
+def test_the_modules_that_a_page_names_exist(name):
+    modules = set(re.findall(r"`(\w+\.py)`", (REPO / "docs" / name).read_text()))
+    tested = {path.name for path in (REPO / "tests").rglob("*.py")}
+    existing = {path.name for path in (REPO / "scripts" / "mlip_auto").glob("*.py")}
+    assert len(modules) > 3 and modules <= existing | tested
+
+
+DEFAULTS = [
+    (Training, "energy_weight"),
+    (Training, "kappa"),
+    (Training, "held_out_fraction"),
+    (Exploration, "gamma_every"),
+    (Exploration, "uncertainty_threshold"),
+    (Exploration, "gamma_select"),
+    (Extraction, "max_clusters"),
+    (Extraction, "vacuum"),
+    (Loop, "max_generations"),
+    (Loop, "confirmations"),
+]
+
+
+@pytest.mark.parametrize(("section", "key"), DEFAULTS, ids=lambda value: value if isinstance(value, str) else "")
+def test_the_defaults_of_the_method_are_those_of_the_code(section, key):
+    text = (REPO / "docs" / "method.md").read_text()
+    assert re.search(rf"`(\w+\.)?{key}` \({section.model_fields[key].default:g}( Å)?\)", text)
+
+
+def test_the_constants_of_the_method_are_those_of_the_code():
+    text = " ".join((REPO / "docs" / "method.md").read_text().split())
+    assert f"has {ENVIRONMENTS_PER_FUNCTION} environments a function" in text
+    assert f"the last {FRAMES_CUT} frames" in text
+    assert f"{COVALENT_FRACTION:g} of the sum of covalent radii" in text
+    assert "`box` (default)" in text and Extraction().mode == "box"
+    assert Validation().reference_md is None
