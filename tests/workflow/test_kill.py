@@ -46,7 +46,9 @@ class Campaign:
     def start(self) -> subprocess.Popen:
         command = [Path(sys.executable).with_name("mlip-auto"), "run", "--cores", "2"]
         command += ["--configfile", TINY, "--directory", self.root]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed_signals
+        )
 
     def snakemake(self) -> psutil.Process:
         (process,) = [process for process in find_processes(self.root) if process.cmdline()[1:3] == ["-m", "snakemake"]]
@@ -83,6 +85,12 @@ class Campaign:
             {name: tuple(walker[key] for key in keys) for name, walker in summary["walkers"].items()}
             for summary in summaries
         ]
+
+
+def heed_signals() -> None:
+    """As from a terminal: whoever started the tests in the background (`&`, nohup) has had these signals ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def runs_script(process: psutil.Process, rule: str) -> bool:
