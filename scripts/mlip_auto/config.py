@@ -166,9 +166,9 @@ class Training(Section):
         "auto",
         description="ZBL core repulsion inside the smallest allowed distance of each pair (`initial.min_distance`), or none.",
     )
-    ridge: Positive = Field(1e-6, description="Regularisation of the linear fit.")
+    ridge: Positive = Field(1e-4, description="Regularisation of the linear fit.")
     energy_weight: Positive = Field(
-        10.0, description="Weight of an energy per atom (eV/atom) against a force component (eV/Å) in the linear fit."
+        100.0, description="Weight of an energy per atom (eV/atom) against a force component (eV/Å) in the linear fit."
     )
     kappa: float = Field(
         0.3, ge=0, lt=1, description="pacemaker: share of the forces in its loss; energies have the rest, 1 - kappa."
