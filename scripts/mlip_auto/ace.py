@@ -5,7 +5,7 @@ projections of largest volume (Podryabinkin and Shapeev, Comput. Mater. Sci. 140
 et al., Phys. Rev. Mater. 7, 043801 (2023)). All of it is python-ace's; here it is restricted to core atoms.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +111,14 @@ def make_periodic(atoms: Atoms, cutoff: float) -> Atoms:
     return padded
 
 
+def _compute_projections(
+    basis_set: ACEBBasisSet, structures: Sequence[Atoms]
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """Projections of all atoms and the structure of each, by species index, in the order of structures and atoms."""
+    readable = [make_periodic(atoms, basis_set.cutoffmax) for atoms in structures]
+    return activelearning.compute_B_projections(basis_set, readable, structure_ind_list=list(range(len(readable))))
+
+
 def compute_core_projections(
     basis: BBasisConfiguration, structures: Sequence[Atoms]
 ) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
@@ -124,10 +132,7 @@ def compute_core_projections(
         dtype=int, shape=(n_core_atoms,): which structure each row comes from.
     """
     basis_set = ACEBBasisSet(basis)
-    readable = [make_periodic(atoms, basis_set.cutoffmax) for atoms in structures]
-    projections, indices = activelearning.compute_B_projections(
-        basis_set, readable, structure_ind_list=list(range(len(readable)))
-    )
+    projections, indices = _compute_projections(basis_set, structures)
     for element, species in basis_set.elements_to_index_map.items():
         core = np.concatenate(
             [get_force_mask(atoms)[np.array(atoms.get_chemical_symbols()) == element] for atoms in structures]
@@ -161,10 +166,7 @@ def load_active_set(path: Path) -> ActiveSet:
 def compute_gamma(basis: BBasisConfiguration, active_set: ActiveSet, structures: Sequence[Atoms]) -> list[np.ndarray]:
     """Extrapolation grade of each atom, buffer atoms too: dtype=float, shape=(n_atoms,) for each structure."""
     basis_set = ACEBBasisSet(basis)
-    readable = [make_periodic(atoms, basis_set.cutoffmax) for atoms in structures]
-    projections, indices = activelearning.compute_B_projections(
-        basis_set, readable, structure_ind_list=list(range(len(readable)))
-    )
+    projections, indices = _compute_projections(basis_set, structures)
     by_species = activelearning.compute_extrapolation_grade(projections, active_set)
     gammas = [np.zeros(len(atoms)) for atoms in structures]
     for element, species in basis_set.elements_to_index_map.items():
@@ -174,9 +176,10 @@ def compute_gamma(basis: BBasisConfiguration, active_set: ActiveSet, structures:
     return gammas
 
 
-def predict(basis: BBasisConfiguration, atoms: Atoms) -> tuple[float, np.ndarray]:
-    """Energy (eV, relative to the reference energies of the fit) and forces (eV/Å, shape=(n_atoms, 3))."""
-    calculator = PyACECalculator(ACEBBasisSet(basis))
-    readable = make_periodic(atoms, calculator.cutoff).copy()
-    readable.calc = calculator
-    return float(readable.get_potential_energy()), readable.get_forces()
+def predict(basis: BBasisConfiguration, structures: Sequence[Atoms]) -> Iterator[tuple[float, np.ndarray]]:
+    """Energy (eV, relative to the reference energies of the fit) and forces (eV/Å, shape=(n_atoms, 3)) of each."""
+    calculator = PyACECalculator(ACEBBasisSet(basis))  # once: its splines take longer than a small structure
+    for atoms in structures:
+        readable = make_periodic(atoms, calculator.cutoff).copy()
+        readable.calc = calculator
+        yield float(readable.get_potential_energy()), readable.get_forces()

@@ -71,6 +71,10 @@ class GenerationPaths:
         """JSON: why labels of the shards are not in `labels`, by structure id."""
         return self.directory / "refused.json"
 
+    def list_shard_records(self) -> list[Path]:
+        """Records of the shards that have ended, in order."""
+        return sorted(self.shard_record("0000").parent.glob("*.json"))
+
     @property
     def labels(self) -> Path:
         return self.directory / "labels.extxyz"

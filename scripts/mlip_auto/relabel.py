@@ -7,7 +7,6 @@ first of all, so that its fit and its MD are made anew on the new labels, howeve
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from mlip_auto.config_dft import Dft
@@ -47,7 +46,7 @@ def find_other_settings(paths: CampaignPaths, dft: Dft) -> dict[int, str]:
     wanted = compute_settings_hash(dft)
     found = {}
     for number, files in _labelled_generations(paths):
-        hashes = {read_json(record)["settings_hash"] for record in _records(files)} - {wanted}
+        hashes = {read_json(record)["settings_hash"] for record in files.list_shard_records()} - {wanted}
         if hashes:
             found[number] = min(hashes)
     return found
@@ -68,7 +67,7 @@ def restart_waiting(files: GenerationPaths) -> None:
 def drop_other_shards(files: GenerationPaths, dft: Dft) -> None:
     """Remove shards of other settings: left over where the config now asks for fewer of them."""
     wanted = compute_settings_hash(dft)
-    for record in _records(files):
+    for record in files.list_shard_records():
         if read_json(record)["settings_hash"] != wanted:
             files.shard_labels(record.stem).unlink(missing_ok=True)
             record.unlink()
@@ -82,9 +81,5 @@ def list_labelled(paths: CampaignPaths) -> list[int]:
 def _labelled_generations(paths: CampaignPaths) -> Iterator[tuple[int, GenerationPaths]]:
     for number in range(last_generation(paths) + 1):
         files = paths.generation(number)
-        if files.selected.exists() and _records(files):
+        if files.selected.exists() and files.list_shard_records():
             yield number, files
-
-
-def _records(files: GenerationPaths) -> list[Path]:
-    return sorted(files.shard_record("0000").parent.glob("*.json"))

@@ -211,7 +211,7 @@ def _current_phase(files: GenerationPaths) -> tuple[Phase, tuple[str, ...]]:
     for phase, result in steps:
         if not result.exists():
             # A labelling that left a shard has begun; no other phase shows before it ends.
-            if phase is Phase.DFT and any(result.parent.glob("dft/*.json")):
+            if phase is Phase.DFT and files.list_shard_records():
                 return phase, ("labels",)
             return done, ()
         done = phase

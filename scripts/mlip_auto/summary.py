@@ -27,7 +27,7 @@ def read_records(files: GenerationPaths) -> dict[str, dict[str, Any]]:
     """What happened to each selected structure, by structure id; a label refused among its generation has failed."""
     records = {
         identifier: record
-        for file in sorted(files.shard_record("0000").parent.glob("*.json"))
+        for file in files.list_shard_records()
         for identifier, record in read_json(file)["structures"].items()
     }
     if files.refused.exists():

@@ -69,8 +69,7 @@ def predict_labels(
 ) -> list[Atoms]:
     """Copies of the labels with `predicted_energy` (eV, on the scale of the oracle) and `predicted_forces` (eV/Å)."""
     predictions = []
-    for atoms in labels:
-        energy, forces = predict(basis, atoms)
+    for atoms, (energy, forces) in zip(labels, predict(basis, labels), strict=True):
         copy = atoms.copy()
         copy.calc = atoms.calc
         copy.info["predicted_energy"] = energy + sum_reference_energies(atoms, reference_energies)
