@@ -11,7 +11,8 @@ from ase import Atoms
 from ase.units import kB
 
 from mlip_auto.check_oracle import find_oracle_errors
-from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, CampaignConfig, StructureSource
+from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, CampaignConfig
+from mlip_auto.config_initial import StructureSource
 from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
 from mlip_auto.extraction import ROUNDING, box_fractions
 from mlip_auto.initial import build_source

@@ -12,7 +12,9 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from mlip_auto.config_dft import Dft
-from mlip_auto.config_types import Element, ElementPair, Name, Positive, Section
+from mlip_auto.config_exploration import Exploration, Extraction
+from mlip_auto.config_initial import Initial
+from mlip_auto.config_types import Element, Name, Positive, Section
 
 ENVIRONMENTS_PER_FUNCTION = 5
 """Environments of an element wanted for each of its functions: MaxVol needs one, a fit needs more to be good elsewhere."""
@@ -26,9 +28,6 @@ class ConfigError(ValueError):
         super().__init__("\n".join(errors))
 
 
-Supercell = Annotated[tuple[int, int, int], Field(description="Repeats along the three cell vectors.")]
-
-
 class System(Section):
     """What the potential is for."""
 
@@ -40,79 +39,6 @@ class System(Section):
         if len(set(self.elements)) != len(self.elements):
             raise ValueError(f"elements: {self.elements} names an element twice; name each once")
         return self
-
-
-class StructureSource(Section):
-    """A crystal to build (`prototype`) or a file to read (`file`): exactly one of the two."""
-
-    prototype: str | None = Field(
-        None,
-        description="Crystal structure of `ase.build.bulk`: fcc, bcc, hcp, diamond, sc, zincblende, rocksalt, cesiumchloride, fluorite, wurtzite, ...",
-    )
-    formula: str | None = Field(
-        None, description="What `ase.build.bulk` builds, e.g. Si or NaCl; the element itself where there is one only."
-    )
-    a: Positive | None = Field(None, description="Lattice constant in Å; ASE's own where it has one.")
-    c: Positive | None = Field(None, description="Second lattice constant in Å (hcp, wurtzite).")
-    cubic: bool = Field(True, description="Conventional cubic cell instead of the primitive one, where there is one.")
-    file: Path | None = Field(None, description="A structure file that ASE reads; relative to the working folder.")
-    index: str = Field("-1", description="Which structures of the file: ASE's index syntax; `:` for all.")
-    supercell: Supercell = (1, 1, 1)
-    composition: dict[Element, Annotated[float, Field(ge=0, le=1)]] = Field(
-        {},
-        description="Fractions by element to put on the lattice sites at random (seeded), for a random alloy; sums to 1.",
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "StructureSource":
-        if (self.prototype is None) == (self.file is None):
-            raise ValueError(
-                "give either `prototype` (a crystal to build) or `file` (a structure to read), not both and not neither"
-            )
-        if self.composition and abs(sum(self.composition.values()) - 1) > 1e-6:
-            raise ValueError(f"composition: fractions sum to {sum(self.composition.values()):g}; they must sum to 1")
-        if min(self.supercell) < 1:
-            raise ValueError(f"supercell: {list(self.supercell)} has a repeat below 1")
-        return self
-
-
-class InitialStructures(StructureSource):
-    """One family of generation 0: `count` distorted copies of a source."""
-
-    count: int = Field(8, ge=1, description="Structures to make from this source (from each structure of a file).")
-    rattles: list[Annotated[float, Field(ge=0)]] = Field(
-        [],
-        description="Standard deviations of the displacements in Å, used in turn. Largest at least the thermal displacement of the target temperature.",
-    )
-    rattle_temperature: Positive | None = Field(
-        None,
-        description="Instead of `rattles`: displacements of a harmonic crystal at this temperature (K), u = sqrt(3kT/(m w²)) with w from one displaced atom per element by the oracle; at most 0.1 of the nearest distance.",
-    )
-    strain: float = Field(
-        0.03, ge=0, lt=0.5, description="Largest volumetric strain (of each length), drawn evenly from ± this."
-    )
-    shear: float = Field(0.03, ge=0, lt=0.5, description="Largest shear strain component, drawn evenly from ± this.")
-    vacancies: list[Annotated[int, Field(ge=0)]] = Field(
-        [0], min_length=1, description="Atoms to remove, used in turn."
-    )
-
-    @model_validator(mode="after")
-    def _one_rattle(self) -> "InitialStructures":
-        if bool(self.rattles) == (self.rattle_temperature is not None):
-            raise ValueError(
-                "give either `rattles` (a list in Å) or `rattle_temperature` (K), not both and not neither"
-            )
-        return self
-
-
-class Initial(Section):
-    """Generation 0: structures from the config alone."""
-
-    structures: list[InitialStructures] = Field(min_length=1, description="Families of initial structures.")
-    min_distance: dict[ElementPair, Positive] = Field(
-        {},
-        description="Smallest distance allowed by pair of elements, Å; 0.7 of the sum of covalent radii where not given. A structure closer than this is made anew; a cut closer than this is refused.",
-    )
 
 
 class Selection(Section):
@@ -183,67 +109,6 @@ class Training(Section):
         0.1, ge=0, lt=0.5, description="Share of labels, by content hash, that neither fit nor active set sees."
     )
     threads: int = Field(1, ge=1, description="Threads of the fit.")
-
-
-class Walker(Section):
-    """MD runs at one or several temperatures from one structure."""
-
-    name: Name = Field("md", description="First part of the walkers' names; the temperature follows.")
-    structure: StructureSource
-    temperatures: list[Positive] = Field(min_length=1, description="Target temperatures in K: one MD run each.")
-    pressure: float | None = Field(None, description="Target pressure in bar (NPT); none: fixed cell (NVT).")
-    steps: int | None = Field(None, ge=1, description="MD steps; `exploration.steps` where not given.")
-    replicas: int = Field(1, ge=1, description="Runs a temperature, each with its own velocities.")
-
-
-class Exploration(Section):
-    """MD that halts by itself."""
-
-    timestep: Positive = Field(1.0, le=20, description="MD time step in fs.")
-    steps: int = Field(10000, ge=1, description="MD steps of a walker.")
-    uncertainty_threshold: float = Field(
-        5.0,
-        ge=1,
-        description="Extrapolation grade gamma above which MD halts. Inside the training set gamma is at most 1.",
-    )
-    gamma_select: float = Field(
-        2.0, ge=1, description="Atoms above this gamma in the last frames of a halted walker are candidates too."
-    )
-    gamma_every: int = Field(10, ge=1, description="Steps between two evaluations of gamma.")
-    skin: Positive = Field(1.0, description="Skin of LAMMPS's neighbour list in Å.")
-    walkers: list[Walker] = Field(min_length=1, description="Target conditions: where the potential is needed.")
-
-    @model_validator(mode="after")
-    def _last_step_has_gamma(self) -> "Exploration":
-        for number, walker in enumerate(self.walkers):
-            key, steps = ("steps", self.steps) if walker.steps is None else (f"walkers[{number}].steps", walker.steps)
-            if steps % self.gamma_every:
-                raise ValueError(
-                    f"{key}: found {steps}, not a multiple of gamma_every ({self.gamma_every}); "
-                    f"the last step of a run needs its gamma: {steps + self.gamma_every - steps % self.gamma_every} would do"
-                )
-        return self
-
-
-class Extraction(Section):
-    """What is cut out of a halted frame."""
-
-    mode: Literal["cluster", "box", "cell"] = Field(
-        "box",
-        description="`cluster`: a sphere in vacuum; `box`: a periodic box commensurate with the crystal; `cell`: the whole frame.",
-    )
-    core_radius: Positive | None = Field(
-        None,
-        description="Atoms within this distance (Å) of the centre are trained on; the radial cutoff where not given. A cell is trained on whole.",
-    )
-    buffer: Positive | None = Field(
-        None, description="cluster: width (Å) of the shell around the core; the radial cutoff where not given."
-    )
-    vacuum: Positive = Field(6.0, description="cluster: empty space (Å) between the atoms and the cell's faces.")
-    box_side: Positive | None = Field(
-        None, description="box: its side in Å; a multiple of the crystal's lattice constant, at least twice the cutoff."
-    )
-    max_clusters: int = Field(5, ge=1, description="Cuts taken from one walker.")
 
 
 class Loop(Section):

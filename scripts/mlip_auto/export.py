@@ -10,7 +10,8 @@ import jinja2
 import yaml
 from ase import Atoms
 
-from mlip_auto.config import CampaignConfig, StructureSource
+from mlip_auto.config import CampaignConfig
+from mlip_auto.config_initial import StructureSource
 from mlip_auto.oracles import describe_settings
 from mlip_auto.paths import CampaignPaths, GenerationPaths
 from mlip_auto.state import Decision, WorkflowManager, read_summaries

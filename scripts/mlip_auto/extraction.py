@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 
-from mlip_auto.config import CampaignConfig, StructureSource
+from mlip_auto.config import CampaignConfig
+from mlip_auto.config_initial import StructureSource
 from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close, list_too_close
 from mlip_auto.initial import build_source
 from mlip_auto.neighbours import cell_heights, find_neighbours

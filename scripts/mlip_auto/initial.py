@@ -11,7 +11,8 @@ from ase.calculators.calculator import BaseCalculator
 from ase.units import kB
 from matscipy.neighbours import neighbour_list
 
-from mlip_auto.config import CampaignConfig, InitialStructures, StructureSource
+from mlip_auto.config import CampaignConfig
+from mlip_auto.config_initial import InitialStructures, StructureSource
 from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
 
 PROTOTYPES = (

@@ -4,7 +4,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from mlip_auto.config import CampaignConfig, StructureSource
+from mlip_auto.config import CampaignConfig
+from mlip_auto.config_initial import StructureSource
 
 _CONFIRMATION = re.compile(r"(?P<base>.+)_c(?P<k>[1-9][0-9]*)")
 

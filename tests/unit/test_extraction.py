@@ -8,7 +8,8 @@ import yaml
 from ase import Atoms
 from ase.build import bulk
 
-from mlip_auto.config import CampaignConfig, StructureSource, parse_config
+from mlip_auto.config import CampaignConfig, parse_config
+from mlip_auto.config_initial import StructureSource
 from mlip_auto.distances import allowed_distances, find_too_close
 from mlip_auto.extraction import CutRefused, EmbeddingExtractor, box_fractions, choose_centers, extract_from_walker
 from mlip_auto.neighbours import find_neighbours, neighbours_by_list, neighbours_by_tree

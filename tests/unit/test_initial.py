@@ -12,7 +12,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.units import kB
 
-from mlip_auto.config import CampaignConfig, StructureSource, parse_config
+from mlip_auto.config import CampaignConfig, parse_config
+from mlip_auto.config_initial import StructureSource
 from mlip_auto.distances import allowed_distances, find_too_close
 from mlip_auto.initial import PROTOTYPES, build_source, count_candidates, generate_candidates, thermal_displacements
 from mlip_auto.structures import structure_id
