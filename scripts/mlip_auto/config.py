@@ -12,7 +12,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from mlip_auto.config_dft import Dft
-from mlip_auto.config_exploration import Exploration, Extraction
+from mlip_auto.config_exploration import Exploration
+from mlip_auto.config_extraction import Extraction
 from mlip_auto.config_initial import Initial
 from mlip_auto.config_types import Element, Name, Positive, Section
 

@@ -1,6 +1,4 @@
-"""Sections of the config for what comes after the fit: MD, and what is cut out of it."""
-
-from typing import Literal
+"""Section of the config for MD that halts by itself."""
 
 from pydantic import Field, model_validator
 
@@ -46,24 +44,3 @@ class Exploration(Section):
                     f"the last step of a run needs its gamma: {steps + self.gamma_every - steps % self.gamma_every} would do"
                 )
         return self
-
-
-class Extraction(Section):
-    """What is cut out of a halted frame."""
-
-    mode: Literal["cluster", "box", "cell"] = Field(
-        "box",
-        description="`cluster`: a sphere in vacuum; `box`: a periodic box commensurate with the crystal; `cell`: the whole frame.",
-    )
-    core_radius: Positive | None = Field(
-        None,
-        description="Atoms within this distance (Å) of the centre are trained on; the radial cutoff where not given. A cell is trained on whole.",
-    )
-    buffer: Positive | None = Field(
-        None, description="cluster: width (Å) of the shell around the core; the radial cutoff where not given."
-    )
-    vacuum: Positive = Field(6.0, description="cluster: empty space (Å) between the atoms and the cell's faces.")
-    box_side: Positive | None = Field(
-        None, description="box: its side in Å; a multiple of the crystal's lattice constant, at least twice the cutoff."
-    )
-    max_clusters: int = Field(5, ge=1, description="Cuts taken from one walker.")
