@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, Loop, Training, Validation
-from mlip_auto.config_exploration import Exploration, Extraction
+from mlip_auto.config_exploration import Exploration
+from mlip_auto.config_extraction import Extraction
 from mlip_auto.distances import COVALENT_FRACTION
 from mlip_auto.exploration import FRAMES_CUT
 
