@@ -19,6 +19,7 @@ rule fit_potential:
     input:
         labels=[*earlier("labels"), GEN.labels],
         previous=earlier("potential")[-1:],
+        previous_active_set=earlier("active_set")[-1:],
         reference=expand(PATHS.reference("{walker}"), walker=WALKERS if CONFIG.validation.reference_md else []),
     output:
         potential=GEN.potential,
@@ -26,6 +27,7 @@ rule fit_potential:
         active_set=GEN.active_set,
         metrics=GEN.metrics,
         predictions=GEN.predictions,
+        forecasts=GEN.forecasts,
     log:
         job_log("fit_potential"),
     benchmark:

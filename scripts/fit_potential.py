@@ -20,6 +20,7 @@ def main(snakemake) -> None:
             generation=generation,
             labels=snakemake.input.labels,
             previous=next(iter(snakemake.input.previous), None),
+            previous_active_set=next(iter(snakemake.input.previous_active_set), None),
             reference=snakemake.input.reference,
             scratch=CampaignPaths().work(generation, "training"),
             threads=snakemake.threads,

@@ -10,13 +10,20 @@ from typing import Any
 from pyace.basis import BBasisConfiguration
 
 from mlip_auto import __version__
-from mlip_auto.ace import build_campaign_basis, compute_active_set, count_functions, save_active_set, save_yace
+from mlip_auto.ace import (
+    build_campaign_basis,
+    compute_active_set,
+    count_functions,
+    load_active_set,
+    save_active_set,
+    save_yace,
+)
 from mlip_auto.config import CampaignConfig
 from mlip_auto.fitting import build_data_frame, fit_linear, fit_pacemaker, holds_linear_fit
 from mlip_auto.oracles import compute_settings_hash
 from mlip_auto.paths import GenerationPaths
 from mlip_auto.structures import read_structures, write_atomically, write_json, write_structures
-from mlip_auto.training import build_training_set, compute_rmse, predict_labels
+from mlip_auto.training import build_training_set, compute_rmse, forecast_labels, predict_labels
 
 
 def fit_potential(
@@ -24,19 +31,21 @@ def fit_potential(
     generation: int,
     labels: Sequence[Path],
     previous: Path | None,
+    previous_active_set: Path | None,
     reference: Sequence[Path],
     scratch: Path,
     output: GenerationPaths,
     threads: int,
 ) -> dict[str, Any]:
-    """Fit all labels of generations 0 to `generation`; write the potential, its active set, predictions and metrics.
+    """Fit all labels of generations 0 to `generation`; write the files of training/, metrics.json last.
 
     Parameters
     ----------
     labels
         labels.extxyz of each generation, oldest first.
-    previous
-        potential.yaml of the generation before: pacemaker goes on from its radial functions.
+    previous, previous_active_set
+        potential.yaml and potential.asi of the generation before: pacemaker goes on from its radial functions, and its
+        forecasts of the new labels are written. None in generation 0.
     reference
         Oracle MD frames of each walker, for the true error; may be empty.
     scratch
@@ -73,6 +82,11 @@ def fit_potential(
         for atoms in part:
             atoms.info["held_out"] = is_held_out
     write_structures(output.predictions, [*train, *held_out])
+    forecasts = []
+    if previous is not None and previous_active_set is not None:
+        before, known = BBasisConfiguration(str(previous)), load_active_set(previous_active_set)
+        forecasts = forecast_labels(before, known, read_structures(labels[-1]), data.reference_energies)
+    write_structures(output.forecasts, forecasts)
     true = {
         Path(file).stem: compute_rmse(predict_labels(basis, read_structures(file), data.reference_energies))
         for file in reference

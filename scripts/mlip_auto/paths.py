@@ -105,6 +105,11 @@ class GenerationPaths:
         """extxyz: labels with the model's energies and forces (`predicted_energy`, `predicted_forces`)."""
         return self.training / "predictions.extxyz"
 
+    @property
+    def forecasts(self) -> Path:
+        """extxyz: this generation's labels as the potential before them predicts them; empty in generation 0."""
+        return self.training / "forecasts.extxyz"
+
     def walker(self, walker: str) -> WalkerPaths:
         return WalkerPaths(self.directory / "md" / walker)
 

@@ -7,7 +7,7 @@ import numpy as np
 from ase import Atoms
 from pyace.basis import BBasisConfiguration
 
-from mlip_auto.ace import predict
+from mlip_auto.ace import ActiveSet, compute_gamma, predict
 from mlip_auto.structures import get_energy_weight, get_force_mask, is_held_out
 
 
@@ -76,6 +76,19 @@ def predict_labels(
         copy.arrays["predicted_forces"] = forces
         predictions.append(copy)
     return predictions
+
+
+def forecast_labels(
+    basis: BBasisConfiguration,
+    active_set: ActiveSet,
+    labels: Sequence[Atoms],
+    reference_energies: dict[str, float],
+) -> list[Atoms]:
+    """As `predict_labels`, with `gamma` of each atom: of labels not trained on yet, they show what gamma is worth."""
+    forecasts = predict_labels(basis, labels, reference_energies)
+    for atoms, gamma in zip(forecasts, compute_gamma(basis, active_set, labels), strict=True):
+        atoms.arrays["gamma"] = gamma
+    return forecasts
 
 
 def compute_rmse(predictions: Sequence[Atoms]) -> dict[str, float | None] | None:

@@ -73,7 +73,8 @@ def run_generation(paths: CampaignPaths, config: CampaignConfig, number: int) ->
     write_json(files.shard_record("0000"), shard.content)
     write_structures(files.labels, shard.labels)
     labels = [one.labels for one in [*earlier, files]]
-    fit_potential(config, number, labels, last and last.potential, [], paths.work(number, "training"), files, threads=1)
+    known = (last.potential, last.active_set) if last else (None, None)
+    fit_potential(config, number, labels, *known, [], paths.work(number, "training"), files, threads=1)
     extracted = []
     for walker in base_walkers(config, number):
         settings = config.exploration

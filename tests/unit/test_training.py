@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from mlip_auto.ace import build_basis, compute_active_set, compute_core_projections, compute_gamma
 from mlip_auto.config import Training
 from mlip_auto.fitting import FitFailed, build_data_frame, fit_linear, fit_pacemaker
-from mlip_auto.training import NoTrainingData, build_training_set, compute_rmse, predict_labels
+from mlip_auto.training import NoTrainingData, build_training_set, compute_rmse, forecast_labels, predict_labels
 
 
 def with_buffer(atoms: Atoms, absurd_force: float) -> Atoms:
@@ -120,3 +121,19 @@ def test_reference_energies_are_those_of_generation_zero(al_labels):
 def test_a_training_set_without_energies_is_refused(al_labels):
     with pytest.raises(NoTrainingData, match="generation 0"):
         build_training_set([[with_buffer(atoms, 0.0) for atoms in al_labels]], held_out_fraction=0.0)
+
+
+def test_forecasts_are_errors_and_gamma_of_labels_that_the_potential_has_not_seen(al_labels, small_basis, tmp_path):
+    known, strained = al_labels[:6], al_labels[6].copy()
+    strained.set_cell(0.93 * strained.cell[:], scale_atoms=True)
+    strained.calc = EMT()
+    new = [al_labels[7], strained]
+    basis, data = fit(known, small_basis, "linear", tmp_path)
+    active_set = compute_active_set(basis, data.train)
+    like_the_known, far_off = forecast_labels(basis, active_set, new, data.reference_energies)
+    for forecast, label in zip((like_the_known, far_off), new, strict=True):
+        assert np.array_equal(forecast.get_forces(), label.get_forces())
+        assert forecast.arrays["gamma"].shape == (len(label),)
+    assert far_off.arrays["gamma"].max() > 5 * like_the_known.arrays["gamma"].max()
+    errors = [compute_rmse([forecast])["force"] for forecast in (like_the_known, far_off)]
+    assert errors[1] > 2 * errors[0]
