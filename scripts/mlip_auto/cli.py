@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from mlip_auto import store_cli
+from mlip_auto import audit_cli, store_cli
 
 if TYPE_CHECKING:
     from mlip_auto.config import CampaignConfig
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 
 app.add_typer(store_cli.app, name="store")
+app.command()(audit_cli.audit_buffer)
 
 Directory = Annotated[
     Path, typer.Option("--directory", "-d", help="The campaign's folder: results/, store/ and work/ are made in it.")

@@ -157,6 +157,10 @@ class CampaignPaths:
     def dashboard(self) -> Path:
         return self.results / "dashboard.html"
 
+    def buffer_audit(self, suffix: str) -> Path:
+        """What `mlip-auto audit-buffer` found, as .json, .csv and .html."""
+        return self.results / f"audit_buffer{suffix}"
+
     @property
     def driver_lock(self) -> Path:
         """JSON: the driver that runs the campaign."""
