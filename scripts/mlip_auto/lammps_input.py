@@ -1,6 +1,8 @@
 """The input of one MD run: `in.lammps` and its data file, the same for every LAMMPS engine."""
 
+import hashlib
 import io
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,13 @@ from ase import Atoms
 from ase.io.lammpsdata import write_lammps_data
 from pydantic import Field, model_validator
 
-from mlip_auto.config_types import Positive, Section
+from mlip_auto.config_types import ElementPair, Positive, Section
 from mlip_auto.paths import WalkerPaths
 from mlip_auto.structures import write_atomically
+
+RESTARTS = ("restart.a", "restart.b")
+"""LAMMPS writes them in turn: one is whole whenever it may be killed."""
+ABSURD_ENERGY = 10.0  # eV/atom that no sound run moves from its start: more than the cohesive energy of any solid
 
 
 class InferenceConfig(Section):
@@ -21,7 +27,10 @@ class InferenceConfig(Section):
     timestep: Positive = Field(1.0, description="MD time step in fs.")
     steps: int = Field(ge=1, description="MD steps; a multiple of gamma_every.")
     uncertainty_threshold: Positive = Field(5.0, description="Extrapolation grade gamma above which MD halts.")
+    gamma_select: Positive = Field(2.0, description="Gamma up to which a restart file is safe to go on from.")
     gamma_every: int = Field(10, ge=1, description="Steps between two evaluations of gamma.")
+    restart_every: int = Field(500, ge=1, description="Steps between two restart files, before rounding.")
+    min_distances: dict[ElementPair, Positive] = Field({}, description="Å; a run with a closer pair has crashed.")
     skin: Positive = Field(1.0, description="Skin of the neighbour list in Å.")
     seed: int = Field(ge=1, lt=2**31, description="Seed of the initial velocities.")
 
@@ -39,6 +48,11 @@ class InferenceConfig(Section):
         """K; far above what a run at `temperature` reaches unless it has blown up."""
         return 10 * self.temperature + 1000
 
+    @property
+    def restart_steps(self) -> int:
+        """`restart_every` rounded up to a multiple of `gamma_every`, so that gamma at a restart file is known."""
+        return -(-self.restart_every // self.gamma_every) * self.gamma_every
+
 
 def write_input(run: WalkerPaths, atoms: Atoms, potential: Path, active_set: Path, inference: InferenceConfig) -> None:
     """Write `in.lammps` and the data file that it reads, into the folder of `run`.
@@ -47,6 +61,9 @@ def write_input(run: WalkerPaths, atoms: Atoms, potential: Path, active_set: Pat
     `lammps_library` provides otherwise: both run this very file. A cell that is not in LAMMPS's orientation is
     rotated into it (first vector along x, second in the xy plane), a strongly skewed one replaced by a less skewed
     cell of the same lattice. Masses are those of `atoms`.
+
+    With `-var resume FILE` the same script goes on from a restart file. It holds all that the run depends on (the
+    content of the potential as hashes): a restart file belongs to a run if script and data file are the same.
 
     Raises
     ------
@@ -115,9 +132,13 @@ def _format_input(
 units           metal
 atom_style      atomic
 boundary        {" ".join("p" if periodic else "m" for periodic in atoms.pbc)}
-read_data       {run.start.name}
-velocity        all create {temperature} {inference.seed} mom yes rot {rotation} dist gaussian
+if              "$(is_defined(variable,resume)) == 0" then &
+                "read_data {run.start.name}" &
+                "velocity all create {temperature} {inference.seed} mom yes rot {rotation} dist gaussian" &
+                else "read_restart ${{resume}}"
 
+# sha256 of the potential {_hash(potential)}
+# and of its active set   {_hash(active_set)}
 pair_style      pace/extrapolation
 pair_coeff      * * "{potential.absolute()}" "{active_set.absolute()}" {" ".join(elements)}
 fix             gamma all pair {every} pace/extrapolation gamma 1
@@ -133,16 +154,51 @@ thermo          {every}
 thermo_style    custom step time temp pe etotal press vol v_gamma_max
 thermo_modify   format float %.10g flush yes
 dump            traj all custom {every} {run.dump.name} id type element x y z f_gamma
-dump_modify     traj sort id element {" ".join(elements)} format float %.10g
+dump_modify     traj sort id element {" ".join(elements)} format float %.10g append yes
+restart         {inference.restart_steps} {" ".join(RESTARTS)}
 
 fix             stop all halt {every} v_gamma_max > {threshold} error continue message yes
 # A comparison with NaN is false: this ends a run that has blown up, whatever it became.
 variable        temperature_is_sane equal "temp < {absurd}"
 fix             temperature_above_{absurd}_K all halt {every} v_temperature_is_sane != 1 error hard
-
+{_format_distances(elements, inference)}
 # fix halt does not look at the first frame: a start that is unknown already must not move.
 run             0 post no
 if              "${{gamma_max}} > {threshold}" then &
-                "print 'Halt condition met on step 0 with value ${{gamma_max}}'" "quit 0"
+                "print 'Halt condition met on step $(step) with value ${{gamma_max}}'" "quit 0"
+variable        energy_is_sane equal abs(pe-($(pe)))<{ABSURD_ENERGY:g}*atoms
+fix             energy_moved_{ABSURD_ENERGY:g}_eV_per_atom all halt {every} v_energy_is_sane != 1 error hard
 run             {inference.steps} upto
 """
+
+
+def _format_distances(elements: list[str], inference: InferenceConfig) -> str:
+    """Lines that end a run with `error hard` as crashed when two atoms are closer than `min_distances`.
+
+    Counted inside LAMMPS, where both engines can: `compute coord/atom` takes its neighbours from the list of the
+    pair style, at gamma steps only, so it costs next to nothing. The dump alone would show it after the run, too late
+    to stop one that goes on with atoms inside each other.
+    """
+    lines, counts = [], []
+    for pair in combinations_with_replacement(elements, 2):
+        distance = inference.min_distances.get("-".join(pair))
+        if distance is not None:
+            name = "_".join(pair)
+            first, second = (elements.index(element) + 1 for element in pair)
+            lines += [
+                f"group           {pair[0]} type {first}",
+                f"compute         close_{name} {pair[0]} coord/atom cutoff {distance:.10g} {second}",
+                f"compute         n_close_{name} {pair[0]} reduce sum c_close_{name}",
+            ]
+            counts.append(f"c_n_close_{name}")
+    if not counts:
+        return ""
+    lines += [
+        f"variable        too_close equal {'+'.join(counts)}",
+        f"fix             atoms_below_minimum_distance all halt {inference.gamma_every} v_too_close > 0 error hard",
+    ]
+    return "\n".join(dict.fromkeys(lines)) + "\n"
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

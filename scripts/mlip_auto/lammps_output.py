@@ -28,8 +28,9 @@ class Halt(NamedTuple):
 def read_thermo(log: Path) -> pd.DataFrame:
     """Thermo output of a log: one row a step (index `Step`), columns named as in the log.
 
-    A step printed by two `run`s appears once. Lines that LAMMPS writes in between (warnings, the halt) and the
-    torn last line of a killed run are left out; without any thermo output the table is empty.
+    A step printed by two `run`s appears once. In the logs of a run and of its resumption, one after the other, the rows
+    of the resumption take the place of those from its first step on. Lines that LAMMPS writes in between (warnings,
+    the halt) and the torn last line of a killed run are left out; without any thermo output the table is empty.
     """
     columns: list[str] = []
     rows: dict[float, list[float]] = {}
@@ -45,6 +46,8 @@ def read_thermo(log: Path) -> pd.DataFrame:
                 values = [float(word) for word in words]
             except ValueError:
                 continue
+            while rows and values[0] <= next(reversed(rows)):
+                rows.popitem()
             rows[values[0]] = values
             header = columns
     if not rows:
@@ -54,12 +57,18 @@ def read_thermo(log: Path) -> pd.DataFrame:
 
 
 def read_halt(log: Path) -> Halt | None:
-    """The step and gamma at which the run of this log halted; None when it did not.
+    """The step and gamma at which the (last) run of this log halted; None when it did not.
 
     A halt with `error hard` is an error, not a halt: LAMMPS writes ERROR before it.
     """
-    found = _HALT.search(Path(log).read_text())
-    return Halt(int(found[1]), float(found[2])) if found else None
+    found = _HALT.findall(Path(log).read_text())
+    return Halt(int(found[-1][0]), float(found[-1][1])) if found else None
+
+
+def read_version(log: Path) -> str:
+    """The version that LAMMPS names in the first line of its log; `unknown` where there is none."""
+    found = re.search(r"^LAMMPS \((.+)\)$", Path(log).read_text(), re.MULTILINE) if log.exists() else None
+    return found[1] if found else "unknown"
 
 
 def read_error(log: Path) -> str | None:
@@ -93,6 +102,21 @@ def read_last_frames(dump: Path, count: int = 1) -> list[Atoms]:
                 frames.append(frame)
             end = start
     return frames[::-1]
+
+
+def truncate_dump(dump: Path, step: int) -> None:
+    """Remove from the end of a dump the frames of `step` and later, a torn one included: a resumed run appends them."""
+    end = dump.stat().st_size
+    if end == 0:
+        return
+    with dump.open("r+b") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            while (start := content.rfind(_FRAME, 0, end)) >= 0:
+                lines = content[start : start + 64].split(b"\n", 2)
+                if len(lines) == 3 and int(lines[1]) < step:
+                    break
+                end = start
+        file.truncate(end)
 
 
 def _parse_frame(content: mmap.mmap, start: int, end: int) -> Atoms | None:

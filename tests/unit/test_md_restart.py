@@ -1,0 +1,93 @@
+"""A run that was killed and goes on from its restart file is the run that was never disturbed."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+
+from mlip_auto.lammps_input import InferenceConfig, write_input
+from mlip_auto.lammps_output import read_last_frames, read_thermo, truncate_dump
+from mlip_auto.lammps_restart import find_safe_restart, list_restarts, read_restart_step
+from mlip_auto.paths import WalkerPaths
+
+NATIVE = WalkerPaths(Path(__file__).parents[1] / "data" / "native_pace")
+POTENTIAL, ACTIVE_SET = NATIVE.directory / "potential.yaml", NATIVE.directory / "potential.asi"
+
+
+@pytest.fixture(scope="module")
+def start() -> Atoms:
+    return ase.io.read(NATIVE.start, format="lammps-data")
+
+
+def run_script(run: WalkerPaths, log: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "mlip_auto.lammps_library", "-in", run.input.name, "-log", log, *arguments]
+    subprocess.run(command, cwd=run.directory, check=True)
+
+
+@pytest.fixture(scope="module", params=[None, 0.0], ids=["NVT", "NPT"])
+def undisturbed(request, tmp_path_factory, start: Atoms) -> WalkerPaths:
+    """120 steps with restart files at 50 and 100; gamma is at most 2 at step 100 and above it at step 50."""
+    run = WalkerPaths(tmp_path_factory.mktemp("undisturbed"))
+    inference = InferenceConfig(temperature=1200, pressure=request.param, steps=120, restart_every=45, seed=4242)
+    write_input(run, start, POTENTIAL, ACTIVE_SET, inference)
+    run_script(run, run.log.name)
+    return run
+
+
+def test_resumed_trajectory_is_the_undisturbed_one(undisturbed, tmp_path):
+    """From the older of both restart files; what differs is the rounding of sums in another order."""
+    run = WalkerPaths(tmp_path)
+    for file in (undisturbed.input, undisturbed.start, undisturbed.dump, undisturbed.directory / "restart.a"):
+        shutil.copy(file, tmp_path)
+    truncate_dump(run.dump, 50)
+    assert read_last_frames(run.dump)[0].info["step"] == 40
+    run_script(run, "log.1", "-var", "resume", "restart.a")
+
+    frames, expected = read_last_frames(run.dump, 99), read_last_frames(undisturbed.dump, 99)
+    assert [frame.info["step"] for frame in frames] == list(range(0, 121, 10))
+    for frame, other in zip(frames, expected, strict=True):
+        assert frame.info["step"] == other.info["step"]
+        np.testing.assert_allclose(frame.cell[:], other.cell[:], rtol=1e-9)
+        np.testing.assert_allclose(frame.positions, other.positions, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(frame.arrays["gamma"], other.arrays["gamma"], rtol=1e-7)
+
+    run.log.write_text(undisturbed.log.read_text() + (tmp_path / "log.1").read_text())
+    thermo, others = read_thermo(run.log), read_thermo(undisturbed.log)
+    assert list(thermo.index) == list(others.index) == list(range(0, 121, 10))
+    np.testing.assert_allclose(thermo.to_numpy(), others.to_numpy(), rtol=1e-8)
+
+
+def test_rows_after_the_restart_file_are_those_of_the_resumption(tmp_path):
+    log = tmp_path / "log"
+    rows = "Step Time v_gamma_max\n{}Loop time of 1\n"
+    log.write_text(rows.format("0 0 1\n10 1 2\n20 2 3\n30 3 4\n") + rows.format("10 1 2\n20 2 2.5\n"))
+    thermo = read_thermo(log)
+    assert thermo["v_gamma_max"].to_dict() == {0: 1, 10: 2, 20: 2.5}
+
+
+def test_a_torn_restart_file_does_not_count(undisturbed, tmp_path):
+    for name in ("restart.a", "restart.b"):
+        shutil.copy(undisturbed.directory / name, tmp_path)
+    first, second = list_restarts(tmp_path)
+    assert (first.file.name, first.step, second.file.name, second.step) == ("restart.b", 100, "restart.a", 50)
+    whole = first.file.read_bytes()
+    for torn in (b"", whole[:10], whole[:16], whole[:-1], whole[: len(whole) // 2]):
+        first.file.write_bytes(torn)
+        assert read_restart_step(first.file) is None
+        assert [restart.step for restart in list_restarts(tmp_path)] == [50]
+
+
+def test_the_safe_restart_file_is_the_last_one_below_gamma_select(undisturbed):
+    thermo = read_thermo(undisturbed.log)
+    late, early = thermo.loc[100, "v_gamma_max"], thermo.loc[50, "v_gamma_max"]
+    assert late < early
+    find = lambda gamma_select: find_safe_restart(undisturbed.directory, thermo, gamma_select)  # noqa: E731
+    assert find(late).step == 100
+    assert find(0.99 * late) is None
+    thermo.loc[100, "v_gamma_max"] = np.nan
+    assert find(early).step == 50
