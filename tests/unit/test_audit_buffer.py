@@ -86,32 +86,32 @@ def test_errors_are_those_of_the_core_in_the_cut_against_its_parent(config, fram
 
 def test_a_wide_buffer_is_found_to_be_enough(config, frame, tmp_path):
     """EMT's forces reach to about twice its cutoff: some 12 Å; most of it is in the first half."""
-    buffers = [0.0, 2.0, 4.0, 6.0]
+    buffers = [1.1, 2.0, 4.0, 6.0]
     _, audit = run_audit(config, frame, tmp_path, buffers)
     errors = {cut.buffer: cut.rmse for cut in audit.cuts if cut.mode == "cluster" and cut.center == CENTERS[0]}
     assert list(errors) == buffers
     assert list(errors.values()) == sorted(errors.values(), reverse=True)
-    assert errors[0.0] > 100 and errors[6.0] < 1
+    assert errors[1.1] > 50 and errors[6.0] < 1
     assert audit.enough["cluster"] in (4.0, 6.0)
 
 
 def test_a_label_is_never_paid_twice(config, frame, tmp_path):
-    _, first = run_audit(config, frame, tmp_path, [0.0, 2.0])
+    _, first = run_audit(config, frame, tmp_path, [1.1, 2.0])
     paid = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*.json")}
     assert len(paid) == 1 + len(first.cuts)
-    run_audit(config, frame, tmp_path, [0.0, 2.0, 3.0])
+    run_audit(config, frame, tmp_path, [1.1, 2.0, 3.0])
     again = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*.json")}
     assert len(again) == len(paid) + len(CENTERS)
     assert paid.items() <= again.items()
 
 
 def test_the_widest_cluster_stands_for_a_frame_that_is_too_large(config, frame, tmp_path):
-    _, exact = run_audit(config, frame, tmp_path, [0.0, 2.0, 6.0])
-    _, audit = run_audit(config, frame, tmp_path, [0.0, 2.0, 6.0], max_atoms=255)
+    _, exact = run_audit(config, frame, tmp_path, [1.1, 2.0, 6.0])
+    _, audit = run_audit(config, frame, tmp_path, [1.1, 2.0, 6.0], max_atoms=255)
     assert exact.reference == "the whole frame, 256 atoms"
     assert "the widest cluster of each centre, with a buffer of 6 Å" in audit.reference
     exact_rows = {(cut.mode, cut.buffer, cut.center): cut.rmse for cut in exact.cuts}
-    assert {cut.buffer for cut in audit.cuts if cut.mode == "cluster"} == {0.0, 2.0}  # never against itself
+    assert {cut.buffer for cut in audit.cuts if cut.mode == "cluster"} == {1.1, 2.0}  # never against itself
     for cut in audit.cuts:
         assert cut.rmse == pytest.approx(exact_rows[cut.mode, cut.buffer, cut.center], abs=1.0)
 
@@ -159,7 +159,19 @@ def test_the_command_writes_its_table_and_says_which_width_is_enough(config, tmp
     (tmp_path / "config").mkdir()
     content = config.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     (tmp_path / "config" / "config.yaml").write_text(yaml.safe_dump(content))
-    command = ["audit-buffer", "-d", str(tmp_path), "--core", "3.2", "--centers", "1", "--buffer", "1", "--buffer", "5"]
+    command = [
+        "audit-buffer",
+        "-d",
+        str(tmp_path),
+        "--core",
+        "3.2",
+        "--centers",
+        "1",
+        "--buffer",
+        "1.4",
+        "--buffer",
+        "5",
+    ]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "cluster: a buffer of 5.00 Å is the smallest one within 20 meV/Å" in done.output

@@ -1,0 +1,92 @@
+"""The exact force error of each way of cutting: EMT in the cut against EMT in the parent frame, by buffer width.
+
+EMT's forces reach some 12 Å in fcc metals, most of it within 8 Å: a longer-ranged oracle has larger errors.
+"""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import thermalize_momenta
+from ase.units import fs
+
+from mlip_auto.audit_buffer import audit_cuts, tabulate_audit
+from mlip_auto.config import CampaignConfig, parse_config
+from mlip_auto.trial_cuts import AuditFrame, make_trial_cuts
+
+CUTOFF, TRAINED = 5.0, 3.4  # Å: trained on is the first shell
+CELLS = 5  # fcc cells along each side of the frame
+MATERIALS = {"Al": (["Al"], 4.05, 900), "CuAu": (["Au", "Cu"], 3.9, 800)}  # elements, a in Å, temperature in K
+CENTERS = (0, 77, 222, 431)
+
+
+def make_config(name: str) -> CampaignConfig:
+    elements, a, temperature = MATERIALS[name]
+    crystal = {"prototype": "fcc", "formula": elements[0], "a": a}
+    return parse_config(
+        {
+            "name": name,
+            "seed": 1,
+            "system": {"elements": elements},
+            "initial": {"structures": [{**crystal, "rattles": [0.1]}]},
+            "dft": {"code": "emt"},
+            "training": {
+                "basis": {
+                    "cutoff": CUTOFF,
+                    "number_of_functions_per_element": 15,
+                    "nradmax_by_orders": [5, 3, 2],
+                    "lmax_by_orders": [0, 2, 1],
+                }
+            },
+            "exploration": {
+                "walkers": [{"structure": {**crystal, "supercell": [CELLS] * 3}, "temperatures": [temperature]}]
+            },
+        }
+    )
+
+
+def run_hot_md(name: str) -> Atoms:
+    """A frame of EMT's own MD."""
+    elements, a, temperature = MATERIALS[name]
+    rng = np.random.default_rng(5)
+    atoms = bulk(elements[0], "fcc", a=a, cubic=True) * (CELLS, CELLS, CELLS)
+    atoms.symbols = rng.permutation(np.resize(elements, len(atoms)))
+    atoms.calc = EMT()
+    thermalize_momenta(atoms, temperature_K=2 * temperature, rng=rng)
+    Langevin(atoms, 4 * fs, temperature_K=temperature, friction=0.02 / fs, rng=rng, fixcm=False).run(40)
+    return atoms
+
+
+@pytest.fixture(scope="module", params=MATERIALS)
+def hot(request) -> tuple[str, CampaignConfig, AuditFrame]:
+    config = make_config(request.param)
+    return (
+        request.param,
+        config,
+        AuditFrame(run_hot_md(request.param), request.param, config.exploration.walkers[0].structure),
+    )
+
+
+def test_error_by_width(hot, tmp_path, cut_table):
+    """Both shapes converge to the frame; of the same width, the box is better: it has no surface."""
+    name, config, frame = hot
+    boxes = {cut.buffer for cut in make_trial_cuts(frame, CENTERS[:1], [], TRAINED, 500, config)[0]}
+    widths = sorted({*(round(width, 2) for width in boxes), 1.6, 3.6, 5.6})
+    cuts, left_out = make_trial_cuts(frame, CENTERS, widths, TRAINED, 500, config)
+    assert all("less than twice the cutoff" in reason for reason in left_out), left_out
+    dft = config.dft.in_folder(tmp_path)
+    audit = audit_cuts(frame, cuts, left_out, TRAINED, 5.0, 500, dft, tmp_path / "work", None)
+    rows = {(row["mode"], round(row["buffer"], 2)): row for row in tabulate_audit(audit.cuts)}
+    thermal = 1e3 * np.sqrt(np.mean(frame.atoms.get_forces() ** 2))
+    cut_table.append(f"{name}, {MATERIALS[name][2]} K, RMS force {thermal:.0f} meV/Å, trained radius {TRAINED:g} Å")
+    cut_table.append("  cut      buffer Å  atoms  RMSE meV/Å  largest")
+    for (mode, width), row in sorted(rows.items(), key=lambda item: (item[0][0], item[0][1])):
+        cut_table.append(f"  {mode:8} {width:8.2f} {row['atoms']:6.0f} {row['rmse']:11.2f} {row['largest']:8.1f}")
+    clusters = [rows["cluster", width]["rmse"] for width in widths]
+    assert clusters == sorted(clusters, reverse=True)
+    assert clusters[-1] < 1 < clusters[0]
+    assert len(boxes) == 2
+    for width in boxes:
+        assert rows["box", round(width, 2)]["rmse"] < rows["cluster", round(width, 2)]["rmse"]
