@@ -45,7 +45,7 @@ Cores = Annotated[
 @app.command()
 def init(directory: Annotated[Path, typer.Argument(help="The folder to make.")]) -> None:
     """Write a campaign folder with a commented config: edit it, then `mlip-auto check`."""
-    from mlip_auto.driver import REPO
+    from mlip_auto.snakemake_run import REPO
 
     target = directory / "config" / "config.yaml"
     if target.exists():
@@ -72,7 +72,7 @@ def doctor(directory: Directory = Path(), configfile: Configfile = None, profile
     Exit codes: 0 all usable, 1 a part is not (its line names the cure), 2 bad config.
     """
     from mlip_auto.doctor import examine
-    from mlip_auto.driver import SnakemakeCall
+    from mlip_auto.snakemake_run import SnakemakeCall
 
     path = _config_path(directory, configfile)
     config = _load_config(path, directory)
@@ -104,9 +104,10 @@ def run(
     Exit codes: 0 converged, 1 failed, 2 bad config, 3 stopped by a limit of the config or because nothing new was
     learnt, 128 + N stopped by signal N.
     """
-    from mlip_auto.driver import CampaignError, Interrupted, SnakemakeCall, run_campaign
+    from mlip_auto.driver import run_campaign
     from mlip_auto.processes import CampaignLocked
     from mlip_auto.progress import make_console
+    from mlip_auto.snakemake_run import CampaignError, Interrupted, SnakemakeCall
 
     config = _checked_config(directory, configfile)
     call = SnakemakeCall(_config_path(directory, configfile), directory, profile, cores)
@@ -116,7 +117,7 @@ def run(
         _fail(str(error), 1)
     except Interrupted as interruption:
         _fail(
-            f"Stopped by {interruption.signal.name}; all jobs have ended. The same command goes on from here.",
+            f"Stopped by {interruption.signal.name}; {interruption.left}. The same command goes on from here.",
             128 + interruption.signal,
         )
     raise typer.Exit(code)
@@ -184,8 +185,8 @@ def report(
     """Write the Snakemake report with the figures of all generations."""
     import subprocess
 
-    from mlip_auto.driver import CampaignError, SnakemakeCall
     from mlip_auto.paths import CampaignPaths
+    from mlip_auto.snakemake_run import CampaignError, SnakemakeCall
     from mlip_auto.state import read_summaries
 
     path = _config_path(directory, configfile)

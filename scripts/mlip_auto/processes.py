@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,7 +90,8 @@ def tagged_environment(root: Path, owner: Owner) -> dict[str, str]:
 def find_processes(root: Path) -> list[psutil.Process]:
     """Live processes that a driver of this campaign started, their descendants included.
 
-    Processes of other users cannot be read and are not found.
+    Processes of other users cannot be read and are not found. Those of its Slurm jobs, which carry the tags too, are
+    Slurm's: a job that is killed behind Slurm's back counts as failed.
     """
     return [process for process, _ in _tagged(root)]
 
@@ -107,8 +108,15 @@ def _tagged(root: Path) -> Iterator[tuple[psutil.Process, str]]:
             environment = process.environ()
         except psutil.Error:
             continue  # ended meanwhile, a zombie, or another user's
-        if environment.get(CAMPAIGN_TAG) == campaign and DRIVER_TAG in environment and process.pid != os.getpid():
+        if process.pid == os.getpid() or _belongs_to_slurm(environment):
+            continue
+        if environment.get(CAMPAIGN_TAG) == campaign and DRIVER_TAG in environment:
             yield process, environment[DRIVER_TAG]
+
+
+def _belongs_to_slurm(environment: Mapping[str, str]) -> bool:
+    """Whether a process runs in a Slurm job other than this process's own."""
+    return environment.get("SLURM_JOB_ID") != os.environ.get("SLURM_JOB_ID")
 
 
 def _runs(tag: str) -> bool:
@@ -167,11 +175,15 @@ def end_orphans(root: Path) -> list[str]:
 
 
 def find_snakemake(root: Path) -> psutil.Process | None:
-    """A live Snakemake that works in the campaign's folder: a user's own, once orphans have been ended."""
+    """A live Snakemake that works in the campaign's folder: a user's own, once orphans have been ended.
+
+    One within a Slurm job is not: its Snakemake is elsewhere.
+    """
     for process in psutil.process_iter():
         try:
             words = [Path(word).name for word in process.cmdline()[:3]]
-            if "python" in "".join(words[:1]) and "snakemake" in words and process.cwd() == str(root.resolve()):
+            is_snakemake = "python" in "".join(words[:1]) and "snakemake" in words
+            if is_snakemake and process.cwd() == str(root.resolve()) and not _belongs_to_slurm(process.environ()):
                 return process
         except psutil.Error:
             continue  # ended meanwhile, or another user's

@@ -19,6 +19,7 @@ _MESSAGE = re.compile(r"^Job (\d+): (.+)$")
 _ERROR = re.compile(r"^Error in (?:group job|rule) (\w+):$")
 _DETAIL = re.compile(r"^    (jobid|wildcards|log): (.+)$")
 _FINISHED = re.compile(r"^Finished jobid: (\d+) \(Rule: (\w+)\)$")
+_NO_SLURM = re.compile(r"Unable to contact slurm controller")  # what sbatch says when slurmctld is away
 _TOTAL = re.compile(r"^total\s+(\d+)$")
 
 
@@ -48,6 +49,8 @@ class Progress:
     generation: int
     console: Console
     failures: list[Failure] = field(default_factory=list)
+    heard: float = field(default_factory=time.monotonic)  # when the last line came
+    lost_slurm: bool = False  # a job could not be sent
     _total: int = 0
     _done: int = 0
     _running: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -55,8 +58,15 @@ class Progress:
     _jobid: str = ""
     _status: Status | None = None
 
+    @property
+    def total(self) -> int:
+        """Steps of this Snakemake; 0 before it has planned."""
+        return self._total
+
     def feed(self, line: str) -> None:
+        self.heard = time.monotonic()
         line = line.rstrip("\n")
+        self.lost_slurm |= _NO_SLURM.search(line) is not None
         if not line.startswith(" "):
             self._block = ("", "")
         if match := _TOTAL.match(line):

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from mlip_auto import driver
+from mlip_auto import snakemake_run
 from mlip_auto.config import load_config
-from mlip_auto.driver import CampaignError, SnakemakeCall
 from mlip_auto.paths import CampaignPaths
 from mlip_auto.progress import Progress, tabulate_generations
+from mlip_auto.snakemake_run import CampaignError, SnakemakeCall
 from mlip_auto.structures import write_json
 
 REPO = Path(__file__).parents[2]
@@ -175,7 +175,7 @@ def test_report_without_a_generation_is_refused(tmp_path):
 
 
 def test_a_missing_snakefile_is_explained(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "REPO", tmp_path)
+    monkeypatch.setattr(snakemake_run, "REPO", tmp_path)
     with pytest.raises(CampaignError, match=r"Snakefile: no such file; .*clone"):
         SnakemakeCall(TINY, tmp_path).command()
 

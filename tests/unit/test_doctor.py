@@ -10,7 +10,7 @@ import yaml
 
 from mlip_auto import doctor
 from mlip_auto.config import load_config, parse_config
-from mlip_auto.driver import SnakemakeCall
+from mlip_auto.snakemake_run import SnakemakeCall
 
 REPO = Path(__file__).parents[2]
 TINY = REPO / "tests" / "workflow" / "tiny.yaml"
