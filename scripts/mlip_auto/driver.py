@@ -36,8 +36,8 @@ from mlip_auto.slurm import (
 from mlip_auto.snakemake_run import (
     CampaignError,
     Interrupted,
-    SnakemakeCall,
     LostSlurm,
+    SnakemakeCall,
     SnakemakeRun,
     raise_on_signals,
 )
