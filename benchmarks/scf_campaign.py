@@ -20,7 +20,7 @@ from ase.build import bulk
 
 from mlip_auto.config_dft import Dft
 from mlip_auto.distances import allowed_distances, find_too_close
-from mlip_auto.initial import distort
+from mlip_auto.initial_disorder import distort
 from mlip_auto.labelling import LabelledShard, label_structures
 from mlip_auto.recovery import FIRST
 from mlip_auto.structures import structure_id

@@ -10,21 +10,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 
+from example_structures import label_with_emt
 from mlip_auto.config import AceBasis
-from mlip_auto.structures import structure_id
-
-
-def label_with_emt(atoms: Atoms) -> Atoms:
-    """A copy with energy and forces by EMT."""
-    labelled = atoms.copy()
-    labelled.calc = EMT()
-    energy, forces = labelled.get_potential_energy(), labelled.get_forces()
-    labelled.calc = SinglePointCalculator(labelled, energy=energy, forces=forces)
-    labelled.info["structure_id"] = structure_id(labelled)
-    return labelled
 
 
 @pytest.fixture(scope="session")

@@ -2,43 +2,21 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import sqrt
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.units import kB
 
 from mlip_auto.check_oracle import find_oracle_errors
-from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, CampaignConfig
-from mlip_auto.config_initial import StructureSource
-from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
+from mlip_auto.check_structures import BuiltSource, CheckResult, build_checked, check_initial
+from mlip_auto.config import CampaignConfig
+from mlip_auto.config_initial import InitialStructures
 from mlip_auto.extraction import ROUNDING, box_fractions
-from mlip_auto.initial import build_source
 from mlip_auto.neighbours import cell_heights
+from mlip_auto.oracles import GAMMA_ONLY_CODES
 from mlip_auto.walkers import base_walkers
 
-GAMMA_POINT_CODES = ("tblite",)
 SAME_CELL = 0.05  # relative: strains of a few per cent are no other cell size
-STIFFNESS = 10.0  # eV/Å², force constant of an atom in a fairly stiff crystal; softer ones move further
-
-
-@dataclass
-class CheckResult:
-    """Errors forbid a run, warnings do not; each says key, found, allowed and cure."""
-
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Built:
-    """A source with its key in the config and its undistorted structures (none where they cannot be built)."""
-
-    key: str
-    source: StructureSource
-    structures: list[Atoms]
 
 
 def check_campaign(config: CampaignConfig, directory: Path = Path()) -> CheckResult:
@@ -51,17 +29,14 @@ def check_campaign(config: CampaignConfig, directory: Path = Path()) -> CheckRes
     """
     result = CheckResult()
     families = [
-        _build(f"initial.structures[{number}]", family, config, directory, result)
+        build_checked(f"initial.structures[{number}]", family, config, directory, result)
         for number, family in enumerate(config.initial.structures)
     ]
     walkers = [
-        _build(f"exploration.walkers[{number}].structure", walker.structure, config, directory, result)
+        build_checked(f"exploration.walkers[{number}].structure", walker.structure, config, directory, result)
         for number, walker in enumerate(config.exploration.walkers)
     ]
-    _check_elements(config, families, result)
-    _check_vacancies(config, families, result)
-    _check_environments(config, families, result)
-    _check_rattles(config, result)
+    check_initial(config, families, result)
     _check_oracle(config, families, directory, result)
     _check_solver(config, result)
     _check_walkers(config, walkers, result)
@@ -69,105 +44,14 @@ def check_campaign(config: CampaignConfig, directory: Path = Path()) -> CheckRes
         _check_box(config, walkers, result)
     if config.extraction.mode == "cluster":
         _check_cluster(config, result)
-    if config.dft.code in GAMMA_POINT_CODES:
+    if config.dft.code in GAMMA_ONLY_CODES:
         _check_one_cell_size(config, families, walkers, result)
     return result
 
 
-def _build(key: str, source: StructureSource, config: CampaignConfig, directory: Path, result: CheckResult) -> _Built:
-    try:
-        structures = build_source(source, config.system.elements, config.seed, directory)
-    except ValueError as error:
-        result.errors.append(f"{key}.{error}")
-        return _Built(key, source, [])
-    allowed = allowed_distances(config.system.elements, config.initial.min_distance)
-    for atoms in structures:
-        too_close = find_too_close(atoms, allowed)
-        if too_close is not None:
-            result.errors.append(
-                f"{key}: {describe_too_close(atoms, too_close)}; correct `a` or the file, or lower the limit"
-            )
-            break
-    return _Built(key, source, structures)
-
-
-def _check_elements(config: CampaignConfig, families: Sequence[_Built], result: CheckResult) -> None:
-    elements = config.system.elements
-    if all(family.structures for family in families):
-        present = {symbol for family in families for atoms in family.structures for symbol in set(atoms.symbols)}
-        result.errors.extend(
-            f"system.elements: {element} is in no structure of initial.structures; add a family with a prototype or a "
-            f"file that holds {element}, or take it out of system.elements"
-            for element in elements
-            if element not in present
-        )
-    named = {"system.masses": config.system.masses, "initial.min_distance": config.initial.min_distance}
-    result.errors.extend(
-        f"{section}.{key}: names an element outside system.elements ({', '.join(elements)}); remove it"
-        for section, content in named.items()
-        for key in content
-        if not set(key.split("-")) <= set(elements)
-    )
-
-
-def _check_vacancies(config: CampaignConfig, families: Sequence[_Built], result: CheckResult) -> None:
-    for built, family in zip(families, config.initial.structures, strict=True):
-        smallest = min((len(atoms) for atoms in built.structures), default=None)
-        if smallest is not None and max(family.vacancies) >= smallest:
-            result.errors.append(
-                f"{built.key}.vacancies: found {max(family.vacancies)} in a cell of {smallest} atoms; at most "
-                f"{smallest - 1} can go: enlarge `supercell` or lower it"
-            )
-
-
-def _check_environments(config: CampaignConfig, families: Sequence[_Built], result: CheckResult) -> None:
-    """Atoms by element in generation 0 against functions; the selection keeps an even share of all structures."""
-    if not all(family.structures for family in families):
-        return
-    atoms_by_element: Counter[str] = Counter()
-    n_candidates = 0
-    for built, family in zip(families, config.initial.structures, strict=True):
-        n_candidates += family.count * len(built.structures)
-        for atoms in built.structures:
-            for symbol, number in Counter(atoms.symbols).items():
-                atoms_by_element[symbol] += number * family.count
-    n_selected = min(n_candidates, config.selection.max_structures)
-    functions = config.training.basis.number_of_functions_per_element
-    for element, number in sorted(atoms_by_element.items()):
-        environments = round(number * n_selected / n_candidates)
-        trained = round(environments * (1 - config.training.held_out_fraction))
-        found = (
-            f"training.basis.number_of_functions_per_element: {functions} functions for {element}, and generation 0 "
-            f"trains on about {trained} environments of it ({n_selected} of {n_candidates} structures are labelled, "
-            f"{config.training.held_out_fraction:.0%} held out)"
-        )
-        cure = "raise `count`, `supercell` or selection.max_structures, or ask for fewer functions"
-        if trained < functions:
-            result.errors.append(f"{found}; MaxVol needs at least as many environments as functions: {cure}")
-        elif environments < ENVIRONMENTS_PER_FUNCTION * functions:
-            result.warnings.append(
-                f"{found}; {ENVIRONMENTS_PER_FUNCTION} times as many as functions are wanted: {cure}"
-            )
-
-
-def _check_rattles(config: CampaignConfig, result: CheckResult) -> None:
-    def thermal(temperature: float) -> float:
-        return sqrt(kB * temperature / STIFFNESS)
-
-    target = max(temperature for walker in config.exploration.walkers for temperature in walker.temperatures)
-    largest = max(
-        max(family.rattles) if family.rattles else thermal(family.rattle_temperature or 0)
-        for family in config.initial.structures
-    )
-    if largest < 0.5 * thermal(target):
-        result.warnings.append(
-            f"initial.structures: the largest rattle is {largest:.3g} Å, far below the thermal displacement at "
-            f"{target:g} K (about {thermal(target):.2g} Å by axis in a stiff crystal); MD would halt at once: "
-            "give larger `rattles`, or `rattle_temperature`"
-        )
-
-
-def _check_oracle(config: CampaignConfig, families: Sequence[_Built], directory: Path, result: CheckResult) -> None:
+def _check_oracle(
+    config: CampaignConfig, families: Sequence[BuiltSource], directory: Path, result: CheckResult
+) -> None:
     start = next((atoms for family in families for atoms in family.structures), None)
     result.errors.extend(find_oracle_errors(config, directory, start))
     if config.dft.code == "espresso":
@@ -192,7 +76,7 @@ def _check_solver(config: CampaignConfig, result: CheckResult) -> None:
         )
 
 
-def _check_walkers(config: CampaignConfig, walkers: Sequence[_Built], result: CheckResult) -> None:
+def _check_walkers(config: CampaignConfig, walkers: Sequence[BuiltSource], result: CheckResult) -> None:
     runs = Counter(spec.name for spec in base_walkers(config))
     result.errors.extend(
         f"exploration.walkers: {number} MD runs are named {name}; give each walker its own `name` and name each "
@@ -214,7 +98,7 @@ def _check_walkers(config: CampaignConfig, walkers: Sequence[_Built], result: Ch
         )
 
 
-def _check_box(config: CampaignConfig, walkers: Sequence[_Built], result: CheckResult) -> None:
+def _check_box(config: CampaignConfig, walkers: Sequence[BuiltSource], result: CheckResult) -> None:
     side, cutoff = config.extraction.box_side, config.training.basis.cutoff
     if side is None:
         result.errors.append(
@@ -263,10 +147,16 @@ def _check_cluster(config: CampaignConfig, result: CheckResult) -> None:
 
 
 def _check_one_cell_size(
-    config: CampaignConfig, families: Sequence[_Built], walkers: Sequence[_Built], result: CheckResult
+    config: CampaignConfig, families: Sequence[BuiltSource], walkers: Sequence[BuiltSource], result: CheckResult
 ) -> None:
     """A Gamma-point code labels one cell size only: initial cells and what the extraction will cut."""
     extraction = config.extraction
+    result.errors.extend(
+        f"{family.key}.random_crystal: {config.dft.code} computes at the Gamma point only, and the cells of random "
+        "crystals all differ: remove it, or take a code with k-points"
+        for family in families
+        if isinstance(family.source, InitialStructures) and family.source.random_crystal
+    )
     cells = [(family.key, atoms) for family in families for atoms in family.structures]
     for walker in walkers:
         for start in walker.structures[:1]:

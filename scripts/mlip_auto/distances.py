@@ -9,6 +9,7 @@ from ase.data import atomic_numbers, covalent_radii
 from matscipy.neighbours import neighbour_list
 
 COVALENT_FRACTION = 0.7
+FARTHEST = 50.0  # Å: an atom without a neighbour within it is alone
 
 
 def allowed_distances(
@@ -25,6 +26,18 @@ def allowed_distances(
         radii = sum(covalent_radii[atomic_numbers[element]] for element in pair)
         allowed[pair] = float(overrides.get("-".join(pair), COVALENT_FRACTION * radii))
     return allowed
+
+
+def find_nearest_distance(atoms: Atoms) -> float:
+    """Smallest distance (Å) between two atoms of `atoms`, under its periodic boundaries; infinite for an atom alone."""
+    boxed = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.complete(), pbc=atoms.pbc)
+    cutoff = 3.0
+    while cutoff < FARTHEST:
+        distances = neighbour_list("d", boxed, cutoff)
+        if len(distances):
+            return float(distances.min())
+        cutoff *= 2
+    return float("inf")
 
 
 def list_too_close(

@@ -121,12 +121,15 @@ def _check_config(config: CampaignConfig, directory: Path) -> str:
 
 def find_smallest_cell(config: CampaignConfig, directory: Path) -> Atoms:
     """The smallest of the config's crystals and files with most elements, not repeated, slightly distorted."""
-    from mlip_auto.initial import build_source
+    from mlip_auto.initial_sources import build_source
 
     cells = []
     for source in [*config.initial.structures, *(walker.structure for walker in config.exploration.walkers)]:
+        if source.prototype is None and source.file is None:
+            continue
         formula = source.formula or next(iter(source.composition), None)
-        cell = source.model_copy(update={"supercell": (1, 1, 1), "composition": {}, "formula": formula})
+        bare = {"supercell": (1, 1, 1), "composition": {}, "sqs": False, "surface": None, "formula": formula}
+        cell = source.model_copy(update=bare)
         for atoms in build_source(cell, config.system.elements, directory=directory):
             if source.composition:
                 atoms.symbols = [*islice(cycle(source.composition), len(atoms))]

@@ -7,7 +7,7 @@ from ase import Atoms
 
 from mlip_auto.config import CampaignConfig
 from mlip_auto.extraction import extract_from_walker
-from mlip_auto.initial import build_source
+from mlip_auto.initial_sources import build_source
 from mlip_auto.lammps_input import InferenceConfig
 from mlip_auto.lammps_output import read_last_frames
 from mlip_auto.md import LammpsRunner

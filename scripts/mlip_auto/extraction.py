@@ -12,7 +12,7 @@ from ase import Atoms
 from mlip_auto.config import CampaignConfig
 from mlip_auto.config_initial import StructureSource
 from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close, list_too_close
-from mlip_auto.initial import build_source
+from mlip_auto.initial_sources import build_source
 from mlip_auto.neighbours import cell_heights, find_neighbours
 from mlip_auto.structures import structure_id
 from mlip_auto.walkers import find_walker

@@ -17,7 +17,7 @@ from sklearn.linear_model import Ridge
 from mlip_auto.ace import make_periodic
 from mlip_auto.config import Training
 from mlip_auto.processes import die_with_parent
-from mlip_auto.structures import get_energy_weight, get_force_mask
+from mlip_auto.structures import get_energy_weight, get_force_mask, is_isolated_atom
 from mlip_auto.training import TrainingSet, sum_reference_energies
 
 
@@ -26,13 +26,15 @@ class FitFailed(RuntimeError):
 
 
 def build_data_frame(data: TrainingSet, cutoff: float) -> pd.DataFrame:
-    """pacemaker's data frame of the training part, weights included.
+    """pacemaker's data frame of the training part without isolated atoms, weights included.
 
     `w_energy` is a number a structure, `w_forces` one an atom: 0 for buffer atoms. pacemaker uses columns that are
     there as they are; its own policies join on an index or drop structures by energy.
     """
     rows = []
     for atoms in data.train:
+        if is_isolated_atom(atoms):
+            continue
         mask = get_force_mask(atoms).astype(float)
         rows.append(
             {

@@ -1,135 +1,27 @@
-"""Structures from the config alone: crystals, files, random alloys, and the distorted copies that are generation 0."""
+"""Generation 0: copies of the families of `initial.structures`, distorted as their config says."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from itertools import islice
 from math import sqrt
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk
-from ase.calculators.calculator import BaseCalculator
-from ase.units import kB
-from matscipy.neighbours import neighbour_list
 
 from mlip_auto.config import CampaignConfig
-from mlip_auto.config_initial import InitialStructures, StructureSource
+from mlip_auto.config_initial import InitialStructures
 from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
+from mlip_auto.initial_disorder import CalculatorFactory, distort, insert_atoms, melt, thermal_displacements
+from mlip_auto.initial_sources import build_family, count_sources
 
-PROTOTYPES = (
-    "sc", "fcc", "bcc", "hcp", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite", "wurtzite"
-)  # fmt: skip
-WITHOUT_CUBIC_CELL = ("hcp", "wurtzite")
 MAX_ATTEMPTS = 100
-LARGEST_RATTLE = 0.1  # of the nearest distance: beyond it (Lindemann) a crystal melts
-PROBE = 0.02  # Å, displacement that measures a force constant
-
-CalculatorFactory = Callable[[Atoms], BaseCalculator]
-
-
-def build_source(
-    source: StructureSource,
-    elements: Sequence[str],
-    seed: int | np.random.SeedSequence = 0,
-    directory: Path = Path(),
-) -> list[Atoms]:
-    """The undistorted structures of a source: one for a prototype, those that `index` picks for a file.
-
-    Parameters
-    ----------
-    elements
-        `system.elements`: what a structure may hold, and the formula of a prototype that names none.
-    seed
-        Decides where the elements of a `composition` go; without one the structure does not depend on it.
-    directory
-        Relative file names start here.
-
-    Raises
-    ------
-    ValueError
-        Key of the source, what was found, what is allowed.
-    """
-    structures = _read_file(source, directory) if source.file else [_build_prototype(source, elements)]
-    rng = np.random.default_rng(seed)
-    repeated = [atoms.repeat(source.supercell) for atoms in structures]
-    for atoms in repeated:
-        if source.composition:
-            _set_composition(atoms, source.composition, rng)
-        strangers = sorted(set(atoms.symbols) - set(elements))
-        if strangers:
-            key = "composition" if source.composition else "formula" if source.file is None else "file"
-            raise ValueError(
-                f"{key}: {getattr(source, key)} holds {', '.join(strangers)}; system.elements allows "
-                f"{', '.join(elements)}: add the element there or give another structure"
-            )
-    return repeated
-
-
-def _build_prototype(source: StructureSource, elements: Sequence[str]) -> Atoms:
-    if source.prototype not in PROTOTYPES:
-        raise ValueError(f"prototype: found {source.prototype!r}; allowed: {', '.join(PROTOTYPES)}, or give a `file`")
-    formula = source.formula or (next(iter(source.composition)) if source.composition else None)
-    if formula is None and len(elements) == 1:
-        formula = elements[0]
-    if formula is None:
-        raise ValueError(
-            f"formula: missing; which of {', '.join(elements)} is on the sites of {source.prototype}? "
-            "Give `formula` (e.g. NaCl) or `composition`"
-        )
-    cubic = source.cubic and source.prototype not in WITHOUT_CUBIC_CELL
-    try:
-        crystal = bulk(formula, source.prototype, a=source.a, c=source.c, cubic=cubic)
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(
-            f"prototype: ASE cannot build {source.prototype} from formula {formula!r}: {error.args[0]}"
-        ) from error
-    return _bare(crystal)
-
-
-def _read_file(source: StructureSource, directory: Path) -> list[Atoms]:
-    import ase.io  # 0.4 s, which Snakemake would pay whenever it parses the rules
-
-    assert source.file is not None
-    path = Path(directory) / source.file
-    if not path.is_file():
-        raise ValueError(f"file: {source.file}: no such file in {Path(directory).resolve()}")
-    try:
-        content = ase.io.read(path, index=source.index)
-    except Exception as error:  # ASE's readers raise anything; the cause stays attached
-        raise ValueError(
-            f"file: {source.file}: ASE cannot read structures {source.index!r}: {type(error).__name__}: {error}"
-        ) from error
-    structures = content if isinstance(content, list) else [content]
-    if not structures:
-        raise ValueError(f"file: {source.file}: index {source.index!r} picks no structure")
-    return [_bare(atoms) for atoms in structures]
-
-
-def _bare(atoms: Atoms) -> Atoms:
-    """Elements, positions and cell only: labels and tags of a user's file are no part of a candidate."""
-    return Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-
-
-def _set_composition(atoms: Atoms, composition: dict[str, float], rng: np.random.Generator) -> None:
-    """Put the fractions of `composition` on the sites at random; whole atoms by largest remainder."""
-    ideal = np.array(list(composition.values())) * len(atoms)
-    counts = np.floor(ideal + 1e-9).astype(int)
-    missing = len(atoms) - counts.sum()
-    counts[np.argsort(counts - ideal, kind="stable")[:missing]] += 1
-    for element, fraction, number in zip(composition, composition.values(), counts, strict=True):
-        if fraction > 0 and number == 0:
-            raise ValueError(
-                f"composition.{element}: {fraction:g} of {len(atoms)} atoms is no whole atom; enlarge `supercell`"
-            )
-    atoms.symbols = rng.permutation(np.repeat(list(composition), counts))
 
 
 def count_candidates(config: CampaignConfig, directory: Path = Path()) -> int:
     """Number of structures `generate_candidates` makes. Reads files only where a family names one."""
-    total = 0
-    for family in config.initial.structures:
-        sources = 1 if family.file is None else len(_read_file(family, directory))
-        total += family.count * sources
-    return total
+    return sum(
+        family.copies * count_sources(family, config.system.elements, directory) for family in config.initial.structures
+    )
 
 
 def generate_candidates(
@@ -142,7 +34,7 @@ def generate_candidates(
     Parameters
     ----------
     make_calculator
-        Gives the oracle for some atoms as an ASE calculator; used by families with a `rattle_temperature` only.
+        Gives the oracle for some atoms as an ASE calculator; used by families with `rattle_temperature` or `melt`.
 
     Raises
     ------
@@ -151,9 +43,13 @@ def generate_candidates(
     """
     allowed = allowed_distances(config.system.elements, config.initial.min_distance)
     candidates: list[Atoms] = []
-    for number in range(len(config.initial.structures)):
+    for number, family in enumerate(config.initial.structures):
         try:
-            candidates.extend(_distort_family(config, number, make_calculator, directory, allowed))
+            if family.is_molecule:
+                made = build_family(family, config.initial, config.system.elements)
+                candidates.extend(_add_provenance(atoms, number, f"{atoms.symbols} in vacuum") for atoms in made)
+            else:
+                candidates.extend(_distort_family(config, number, make_calculator, directory, allowed))
         except ValueError as error:
             raise ValueError(f"initial.structures[{number}].{error}") from error
     return candidates
@@ -168,38 +64,83 @@ def _distort_family(
 ) -> Iterator[Atoms]:
     family = config.initial.structures[number]
     elements = config.system.elements
-    sources = build_source(family, elements, np.random.SeedSequence(config.seed), directory)
     thermal = None
     if family.rattle_temperature is not None:
         if make_calculator is None:
             raise ValueError("rattle_temperature: needs the oracle to measure force constants; none was given")
+        sources = build_family(family, config.initial, elements, np.random.SeedSequence(config.seed), directory)
         thermal = thermal_displacements(sources, family.rattle_temperature, make_calculator)
-    for index in range(family.count * len(sources)):
-        sequence = np.random.SeedSequence(config.seed, spawn_key=(number, index))
-        sites, distortion = sequence.spawn(2)
-        if family.composition:  # every copy its own random alloy
-            sources = build_source(family, elements, sites, directory)
-        crystal = sources[index // family.count]
+    for index, start in enumerate(_list_starts(config, number, make_calculator, directory)):
         copy = index % family.count
-        what = f"{crystal.get_chemical_formula()} {family.prototype or family.file}"
+        origin = f"{start.get_chemical_formula()} {_describe_source(family)}"
         if thermal is None:
-            amplitude = family.rattles[copy % len(family.rattles)]
+            amplitude = family.rattles[copy % len(family.rattles)] if family.rattles else 0.0
             rattles = dict.fromkeys(elements, amplitude)
-            origin = f"{what}, rattle {amplitude:g} Å"
+            origin += f", rattle {amplitude:g} Å" if family.rattles else ""
         else:
             rattles = {element: displacement / sqrt(3) for element, displacement in thermal.items()}
-            origin = f"{what}, rattle of {family.rattle_temperature:g} K"
-        # Vacancies advance once all rattles have had their turn, so that every combination occurs.
-        n_vacancies = family.vacancies[copy // max(len(family.rattles), 1) % len(family.vacancies)]
-        if n_vacancies >= len(crystal):
-            raise ValueError(f"vacancies: {n_vacancies} of {len(crystal)} atoms; leave at least one atom")
+            origin += f", rattle of {family.rattle_temperature:g} K"
+        # Vacancies advance once all rattles have had their turn, then interstitials: every combination occurs.
+        turn, n_vacancies = divmod(copy // max(len(family.rattles), 1), len(family.vacancies))
+        n_vacancies = family.vacancies[n_vacancies]
+        n_interstitials = family.interstitials[turn % len(family.interstitials)]
+        if n_vacancies >= len(start):
+            raise ValueError(f"vacancies: {n_vacancies} of {len(start)} atoms; leave at least one atom")
         if n_vacancies:
             origin += f", {n_vacancies} vacanc{'y' if n_vacancies == 1 else 'ies'}"
+        _, distortion, insertion = _spawn_seeds(config, number, index)
+        if n_interstitials:
+            rng = np.random.default_rng(insertion)
+            inserted = [str(element) for element in rng.choice(elements, n_interstitials)]
+            start = insert_atoms(start, inserted, rng)
+            origin += f", interstitial {' '.join(inserted)}"
         rng = np.random.default_rng(distortion)
-        atoms = _draw_allowed(crystal, family, rattles, n_vacancies, rng, allowed)
-        atoms.info.update(config_type="initial", generation=0, origin=origin, energy_weight=1.0)
-        atoms.set_array("force_mask", np.ones(len(atoms), dtype=int))
-        yield atoms
+        yield _add_provenance(_draw_allowed(start, family, rattles, n_vacancies, rng, allowed), number, origin)
+
+
+def _list_starts(
+    config: CampaignConfig, number: int, make_calculator: CalculatorFactory | None, directory: Path
+) -> Iterator[Atoms]:
+    """Each copy of a family before its distortion: a crystal, one drawn anew, a frame of a melt."""
+    family, elements = config.initial.structures[number], config.system.elements
+    once = np.random.SeedSequence(config.seed)
+    if family.redrawn:
+        for index in range(family.count * count_sources(family, elements, directory)):
+            sites, *_ = _spawn_seeds(config, number, index)
+            yield build_family(family, config.initial, elements, sites, directory)[index // family.count]
+        return
+    for index, crystal in enumerate(build_family(family, config.initial, elements, once, directory)):
+        if family.melt is None:
+            yield from [crystal] * family.count
+            continue
+        if make_calculator is None:
+            raise ValueError("melt: needs the oracle for its MD; none was given")
+        velocities, *_ = _spawn_seeds(config, number, index * family.count)
+        frames = melt(crystal, family.melt, config.exploration.timestep, make_calculator, velocities)
+        yield from islice(frames, family.count)
+
+
+def _spawn_seeds(config: CampaignConfig, family: int, index: int) -> list[np.random.SeedSequence]:
+    """Seeds of one copy: of what it starts from, of its distortion, of its interstitials."""
+    return np.random.SeedSequence(config.seed, spawn_key=(family, index)).spawn(3)
+
+
+def _describe_source(family: InitialStructures) -> str:
+    """Such as `fcc`, `fcc (111) surface`, `random crystal`, `melt of 2000 K`."""
+    parts = [family.prototype or ("random crystal" if family.random_crystal else str(family.file))]
+    if family.sqs:
+        parts.append("SQS")
+    if family.surface:
+        parts.append(f"({' '.join(map(str, family.surface.miller))}) surface")
+    if family.melt:
+        parts.append(f"melt at {family.melt.temperature:g} K")
+    return " ".join(parts)
+
+
+def _add_provenance(atoms: Atoms, family: int, origin: str) -> Atoms:
+    atoms.info.update(config_type="initial", generation=0, origin=origin, family=family, energy_weight=1.0)
+    atoms.set_array("force_mask", np.ones(len(atoms), dtype=int))
+    return atoms
 
 
 def _draw_allowed(
@@ -218,75 +159,8 @@ def _draw_allowed(
         if too_close is None:
             return atoms
         last = describe_too_close(atoms, too_close)
-    key = "rattles" if family.rattles else "rattle_temperature"
+    key = "rattle_temperature" if family.rattle_temperature else "rattles" if family.rattles else "strain"
     raise ValueError(
         f"{key}: {MAX_ATTEMPTS} draws with displacements of {max(rattles.values()):g} Å all brought atoms too close "
         f"(last: {last}); lower `{key}`, `strain`, `shear` or `initial.min_distance`"
     )
-
-
-def distort(
-    crystal: Atoms,
-    strain: float,
-    shear: float,
-    rattles: dict[str, float],
-    n_vacancies: int,
-    rng: np.random.Generator,
-) -> Atoms:
-    """A strained and rattled copy with atoms removed.
-
-    The cell is deformed by F = (1 + v) I + e, v drawn evenly from ± `strain`, the three off-diagonal components of the
-    symmetric e from ± `shear`. Displacements along x, y, z are normal with standard deviation `rattles[element]` (Å).
-    """
-    deformation = np.eye(3) * (1 + rng.uniform(-strain, strain))
-    yz, xz, xy = rng.uniform(-shear, shear, 3)
-    deformation += [[0, xy, xz], [xy, 0, yz], [xz, yz, 0]]
-    atoms = crystal.copy()
-    atoms.set_cell(crystal.cell[:] @ deformation)
-    deviations = np.array([rattles[symbol] for symbol in crystal.symbols])
-    atoms.positions = crystal.positions @ deformation + deviations[:, None] * rng.normal(size=(len(atoms), 3))
-    removed = rng.choice(len(atoms), n_vacancies, replace=False)
-    del atoms[removed]
-    return atoms
-
-
-def thermal_displacements(
-    crystals: Sequence[Atoms], temperature: float, make_calculator: CalculatorFactory
-) -> dict[str, float]:
-    """Root mean square displacement (Å) of each element in a harmonic crystal, u = sqrt(3kT / (m w²)).
-
-    m w² is the force constant of one atom of the element, displaced in the first crystal that holds it (Einstein's
-    model), so no mass is needed. u is at most 0.1 of the nearest distance, also where the atom sits at no minimum.
-    """
-    displacements: dict[str, float] = {}
-    for crystal in crystals:
-        largest = LARGEST_RATTLE * _nearest_distance(crystal)
-        for element in sorted(set(crystal.symbols) - displacements.keys()):
-            atom = int(np.flatnonzero(crystal.symbols == element)[0])
-            stiffness = _force_constant(crystal, atom, make_calculator)
-            harmonic = sqrt(3 * kB * temperature / stiffness) if stiffness > 0 else largest
-            displacements[element] = min(harmonic, largest)
-    return displacements
-
-
-def _force_constant(crystal: Atoms, atom: int, make_calculator: CalculatorFactory) -> float:
-    """-dF/dr (eV/Å²) of one atom along the body diagonal, which sees all three axes alike."""
-    direction = np.full(3, 1 / sqrt(3))
-    along = []
-    for step in (-PROBE, PROBE):
-        displaced = crystal.copy()
-        displaced.positions[atom] += step * direction
-        displaced.calc = make_calculator(displaced)
-        along.append(displaced.get_forces()[atom] @ direction)
-    return float(along[0] - along[1]) / (2 * PROBE)
-
-
-def _nearest_distance(atoms: Atoms) -> float:
-    cutoff = 3.0
-    boxed = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.complete(), pbc=atoms.pbc)
-    for _ in range(5):
-        distances = neighbour_list("d", boxed, cutoff)
-        if len(distances):
-            return float(distances.min())
-        cutoff *= 2
-    raise ValueError("rattle_temperature: an isolated atom has no crystal around it; give `rattles` instead")

@@ -35,13 +35,25 @@ def find_fault(energy: float, forces: np.ndarray, n_atoms: int, dft: Dft) -> Fai
 
 
 def find_outliers(labels: Sequence[Atoms], deviations: float | None) -> dict[str, str]:
-    """Labels whose forces are far above those of their generation: structure_id and why.
+    """Labels whose forces are far above those of their like in the generation: structure_id and why.
 
+    Alike are cuts of MD, and structures of one family of `initial.structures`: a melt is no outlier among crystals.
     Compared is the logarithm of the largest force of each label, since forces of rattles of different size spread over
     factors; its width is 1.4826 times the median absolute deviation (Rousseeuw and Croux, JASA 88, 1273, 1993).
     """
-    if deviations is None or len(labels) < FEWEST_LABELS:
+    if deviations is None:
         return {}
+    alike: dict[int | None, list[Atoms]] = {}
+    for atoms in labels:
+        alike.setdefault(atoms.info.get("family"), []).append(atoms)
+    outliers: dict[str, str] = {}
+    for group in alike.values():
+        if len(group) >= FEWEST_LABELS:
+            outliers |= _find_outliers(group, deviations)
+    return outliers
+
+
+def _find_outliers(labels: Sequence[Atoms], deviations: float) -> dict[str, str]:
     largest = np.array([np.linalg.norm(atoms.get_forces(), axis=1).max() for atoms in labels])
     logarithms = np.log(np.maximum(largest, SMALLEST_FORCE))
     median = float(np.median(logarithms))
@@ -49,7 +61,7 @@ def find_outliers(labels: Sequence[Atoms], deviations: float | None) -> dict[str
     return {
         atoms.info["structure_id"]: (
             f"largest force {force:.2f} eV/Å, {(logarithm - median) / spread:.1f} robust deviations above the "
-            f"generation's median {np.exp(median):.2f}; dft.outlier_deviations allows {deviations:g}"
+            f"median {np.exp(median):.2f}; dft.outlier_deviations allows {deviations:g}"
         )
         for atoms, force, logarithm in zip(labels, largest, logarithms, strict=True)
         if logarithm > median + deviations * spread

@@ -1,21 +1,19 @@
 """MD by the oracle itself: frames against which the true error of a potential is measured."""
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import thermalize_momenta
-from ase.units import fs
 
 from mlip_auto.config import CampaignConfig
-from mlip_auto.initial import build_source
+from mlip_auto.initial_sources import build_source
+from mlip_auto.oracle_md import iterate_frames
 from mlip_auto.oracles import make_calculator
 from mlip_auto.structures import structure_id
 from mlip_auto.walkers import find_walker, walker_seed
 
-FRICTION = 0.02 / fs
 EQUILIBRATION = 0.2  # of the run, not kept
 
 
@@ -33,14 +31,11 @@ def make_reference(config: CampaignConfig, walker: str, scratch: Path) -> list[A
     rng = np.random.default_rng(seed)
     atoms = build_source(spec.structure, config.system.elements, config.seed)[0]
     atoms.calc = make_calculator(config.dft, atoms, scratch)
-    thermalize_momenta(atoms, temperature_K=spec.temperature, rng=rng)
-    dynamics = Langevin(
-        atoms, config.exploration.timestep * fs, temperature_K=spec.temperature, friction=FRICTION, fixcm=False, rng=rng
-    )
+    n_frames = round((1 - EQUILIBRATION) * settings.steps) // settings.every
+    first = round(EQUILIBRATION * settings.steps) + settings.every
+    md = iterate_frames(atoms, spec.temperature, config.exploration.timestep, first, settings.every, rng)
     frames = []
-    dynamics.run(round(EQUILIBRATION * settings.steps))
-    for _ in range(round((1 - EQUILIBRATION) * settings.steps) // settings.every):
-        dynamics.run(settings.every)
+    for _ in islice(md, n_frames):
         frame = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
         frame.info.update(structure_id=structure_id(frame), origin=f"oracle MD of {walker}")

@@ -14,12 +14,11 @@ from mlip_auto.ace import (
     ActiveSet,
     build_campaign_basis,
     compute_core_projections,
-    compute_gamma,
     count_functions,
     load_active_set,
 )
 from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, CampaignConfig
-from mlip_auto.structures import get_force_mask, read_structures, structure_id
+from mlip_auto.structures import is_isolated_atom, read_structures, structure_id
 from mlip_auto.training import split_labels
 
 
@@ -57,7 +56,8 @@ def select_structures(
     A candidate is chosen when one of its environments is a row of the joint active set, and from generation 1 on when
     its gamma is above 1 as well: MaxVol finds one of several sets of nearly largest volume, and may exchange rows that
     are known already. Where more than `max_structures` are left, those that own most rows. Generation 0 is filled up
-    with candidates that own no row until a fit has enough environments.
+    with candidates that own no row until a fit has enough environments. Isolated atoms come before all others: they
+    own no row, and the energies are relative to theirs.
 
     Parameters
     ----------
@@ -73,24 +73,29 @@ def select_structures(
     Chosen candidates, best first, with `structure_id`, `reason` and (from generation 1 on) `gamma` in `atoms.info`.
     """
     unique = drop_duplicates(candidates, known_ids)
+    selected = [atoms for atoms in unique if is_isolated_atom(atoms)][:max_structures]
+    for atoms in selected:
+        atoms.info["reason"] = "isolated atom: energies are relative to it"
+    unique = [atoms for atoms in unique if not is_isolated_atom(atoms)]
     if not unique:
-        return []
+        return selected
     training = list(current.training) if current else []
     projections, owners = compute_core_projections(basis, [*training, *unique])
     joint, active_owners = activelearning.compute_active_set(projections, owners)
     chosen_rows = np.concatenate(list(active_owners.values())).astype(int)
     rows = np.bincount(chosen_rows, minlength=len(training) + len(unique))[len(training) :]
     active_set = current.active_set if current else activelearning.compute_A_active_inverse(joint)
-    grades = compute_gamma(basis, active_set, unique)
-    gammas = [float(grade[get_force_mask(atoms)].max()) for grade, atoms in zip(grades, unique, strict=True)]
+    gammas = np.zeros(len(training) + len(unique))
+    for species, grades in activelearning.compute_extrapolation_grade(projections, active_set).items():
+        np.maximum.at(gammas, owners[species], grades)
+    gammas = gammas[len(training) :]
 
     new = [index for index in range(len(unique)) if rows[index] > 0 and (gammas[index] > 1 or not current)]
-    selected = []
-    for index in sorted(new, key=lambda i: (-rows[i], -gammas[i], i))[:max_structures]:
+    for index in sorted(new, key=lambda i: (-rows[i], -gammas[i], i))[: max_structures - len(selected)]:
         atoms = unique[index]
         atoms.info["reason"] = f"owns {rows[index]} of {len(chosen_rows)} rows of the joint active set"
         if current:
-            atoms.info["gamma"] = gammas[index]
+            atoms.info["gamma"] = float(gammas[index])
             atoms.info["reason"] += f"; gamma {gammas[index]:.2f} against generation {current.generation}"
         selected.append(atoms)
     if current is None:

@@ -1,8 +1,8 @@
 """Structures on disk: atomic writes, content ids, provenance that travels in extxyz.
 
 Keys in `atoms.info`: `structure_id`, `config_type` (`initial`, `active_learning`), `generation`, `origin`,
-`energy_weight`, `gamma`, `reason`; labels add `settings_hash`. Keys in `atoms.arrays`: `force_mask`, `gamma`,
-`parent_index`.
+`family` (number in `initial.structures`), `energy_weight`, `gamma`, `reason`; labels add `settings_hash`. Keys in
+`atoms.arrays`: `force_mask`, `gamma`, `parent_index`.
 Energies (eV) and forces (eV/Å) of a label sit in a SinglePointCalculator, as ASE reads and writes them.
 """
 
@@ -83,6 +83,11 @@ def structure_id(atoms: Atoms) -> str:
 def is_held_out(identifier: str, fraction: float) -> bool:
     """True for the first `fraction` of hash space: the same structures in every generation and every campaign."""
     return int(identifier[:16], 16) < fraction * 16**16
+
+
+def is_isolated_atom(atoms: Atoms) -> bool:
+    """An atom without neighbours: it tells the energy of its element, and nothing that a basis function could fit."""
+    return len(atoms) == 1 and not atoms.pbc.any()
 
 
 def get_force_mask(atoms: Atoms) -> np.ndarray:

@@ -8,7 +8,7 @@ from ase import Atoms
 from pyace.basis import BBasisConfiguration
 
 from mlip_auto.ace import ActiveSet, compute_gamma, predict
-from mlip_auto.structures import get_energy_weight, get_force_mask, is_held_out
+from mlip_auto.structures import get_energy_weight, get_force_mask, is_held_out, is_isolated_atom
 
 
 class NoTrainingData(ValueError):
@@ -37,26 +37,35 @@ def split_labels(labels: Sequence[Atoms], held_out_fraction: float) -> tuple[lis
 
 
 def build_training_set(labels_by_generation: Sequence[Sequence[Atoms]], held_out_fraction: float) -> TrainingSet:
-    """Split all labels; reference energies from generation 0 alone, so that they are fixed for the whole campaign."""
+    """Split all labels; reference energies from generation 0 alone, so that they are fixed for the whole campaign.
+
+    Isolated atoms decide theirs on whichever side of the split they fall: they are nothing else.
+    """
     train, held_out = split_labels([atoms for labels in labels_by_generation for atoms in labels], held_out_fraction)
     if not any(get_energy_weight(atoms) > 0 for atoms in train):
         raise NoTrainingData("no label of the training set carries an energy: generation 0 must hold periodic cells")
-    initial, _ = split_labels(labels_by_generation[0], held_out_fraction)
+    initial, unseen = split_labels(labels_by_generation[0], held_out_fraction)
+    initial += [atoms for atoms in unseen if is_isolated_atom(atoms)]
     return TrainingSet(train, held_out, fit_reference_energies(initial))
 
 
 def fit_reference_energies(labels: Sequence[Atoms]) -> dict[str, float]:
-    """Energy per atom of each element (eV), by least squares over the compositions.
+    """Energy per atom of each element (eV): that of the isolated atom where there is one, which ACE cannot fit.
 
-    Of minimum norm where the compositions are alike: only their sum over a structure then has a meaning.
+    Others by least squares over the compositions of periodic crystals (of all labels where none is periodic). Of
+    minimum norm where the compositions are alike: only their sum over a structure then has a meaning.
     """
     weighted = [atoms for atoms in labels if get_energy_weight(atoms) > 0]
-    elements = sorted({symbol for atoms in weighted for symbol in atoms.get_chemical_symbols()})
-    counts = np.array([[atoms.get_chemical_symbols().count(element) for element in elements] for atoms in weighted])
-    energies = np.array([atoms.get_potential_energy() for atoms in weighted])
-    sizes = counts.sum(axis=1, keepdims=True)
-    solution, *_ = np.linalg.lstsq(counts / sizes, energies / sizes[:, 0], rcond=None)
-    return {element: float(value) for element, value in zip(elements, solution, strict=True)}
+    free = {atoms.symbols[0]: atoms.get_potential_energy() for atoms in weighted if is_isolated_atom(atoms)}
+    elements = sorted({symbol for atoms in weighted for symbol in atoms.get_chemical_symbols()} - free.keys())
+    bound = [atoms for atoms in weighted if not is_isolated_atom(atoms)]
+    crystals = [atoms for atoms in bound if atoms.pbc.all()] or bound
+    counts = np.array([[np.sum(atoms.symbols == element) for element in elements] for atoms in crystals])
+    known = [sum(free.get(symbol, 0.0) for symbol in atoms.symbols) for atoms in crystals]
+    energies = np.array([atoms.get_potential_energy() for atoms in crystals]) - known
+    sizes = np.array([len(atoms) for atoms in crystals])
+    fitted, *_ = np.linalg.lstsq(counts / sizes[:, None], energies / sizes, rcond=None)
+    return free | {element: float(value) for element, value in zip(elements, fitted, strict=True)}
 
 
 def sum_reference_energies(atoms: Atoms, reference_energies: dict[str, float]) -> float:
@@ -94,8 +103,10 @@ def forecast_labels(
 def compute_rmse(predictions: Sequence[Atoms]) -> dict[str, float | None] | None:
     """RMSE over what counts: energies per atom (eV/atom) with a weight, force components (eV/Å) of core atoms.
 
-    None when there is no structure; its energy is None where no structure has an energy weight.
+    Isolated atoms do not count: their energies are exact. None when there is no structure; its energy is None where no
+    structure has an energy weight.
     """
+    predictions = [atoms for atoms in predictions if not is_isolated_atom(atoms)]
     if not predictions:
         return None
     energies = [

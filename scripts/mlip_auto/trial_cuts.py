@@ -12,7 +12,7 @@ from mlip_auto.config import CampaignConfig
 from mlip_auto.config_initial import StructureSource
 from mlip_auto.distances import allowed_distances
 from mlip_auto.extraction import CutRefused, EmbeddingExtractor
-from mlip_auto.initial import build_source
+from mlip_auto.initial_sources import build_source
 from mlip_auto.lammps_output import read_last_frames
 from mlip_auto.neighbours import cell_heights
 from mlip_auto.paths import CampaignPaths

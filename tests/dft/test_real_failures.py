@@ -13,12 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ase.io
-import numpy as np
 import psutil
 import pytest
 from ase import Atoms
-from ase.build import bulk
 
+from example_structures import make_structures
 from mlip_auto.config_dft import ESPRESSO_LADDER, Dft
 from mlip_auto.espresso import find_espresso_errors, make_espresso
 from mlip_auto.labelling import LabelledShard, label_structures
@@ -47,17 +46,6 @@ def make_dft(pw_x, tmp_path):
         return Dft(**{**settings, **keys})
 
     return make
-
-
-def make_structures(count: int = 1) -> list[Atoms]:
-    rng = np.random.default_rng(11)
-    structures = []
-    for _ in range(count):
-        atoms = bulk("Al", cubic=True, a=4.05)
-        atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
-        atoms.info.update(structure_id=structure_id(atoms), generation=0)
-        structures.append(atoms)
-    return structures
 
 
 def outcomes(shard: LabelledShard) -> list[str]:

@@ -60,7 +60,7 @@ CASES = {
             "initial.structures.0.formula": "Al",
             "exploration.walkers.0.structure.formula": "Al",
         },
-        ["system.elements", "Cu", "no structure", "prototype"],
+        ["system.elements", "Cu", "no crystal", "prototype"],
     ),
     "neither prototype nor file": (
         {"initial.structures.0.prototype": REMOVED},

@@ -14,7 +14,8 @@ from mlip_auto.dashboard import judge, write_dashboard
 from mlip_auto.extraction import extract_from_walker
 from mlip_auto.fit_potential import fit_potential
 from mlip_auto.generation_report import write_generation_figure
-from mlip_auto.initial import build_source, generate_candidates
+from mlip_auto.initial import generate_candidates
+from mlip_auto.initial_sources import build_source
 from mlip_auto.labelling import label_structures
 from mlip_auto.lammps_input import InferenceConfig
 from mlip_auto.lammps_output import read_last_frames

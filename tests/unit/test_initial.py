@@ -15,7 +15,9 @@ from ase.units import kB
 from mlip_auto.config import CampaignConfig, parse_config
 from mlip_auto.config_initial import StructureSource
 from mlip_auto.distances import allowed_distances, find_too_close
-from mlip_auto.initial import PROTOTYPES, build_source, count_candidates, generate_candidates, thermal_displacements
+from mlip_auto.initial import count_candidates, generate_candidates
+from mlip_auto.initial_disorder import thermal_displacements
+from mlip_auto.initial_sources import PROTOTYPES, build_source
 from mlip_auto.structures import structure_id
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "al_emt.yaml"
@@ -81,6 +83,7 @@ def test_candidates_say_where_they_come_from():
         "config_type": "initial",
         "generation": 0,
         "origin": "Al32 fcc, rattle 0.1 Å, 2 vacancies",
+        "family": 0,
         "energy_weight": 1.0,
     }
     assert atoms.arrays["force_mask"].tolist() == [1] * 30

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
+from example_structures import make_structures
 from mlip_auto.config import CampaignConfig, load_config
 from mlip_auto.config_dft import Dft
 from mlip_auto.label_checks import find_fault
@@ -29,17 +29,6 @@ from mlip_auto.store import LabelStore
 from mlip_auto.structures import structure_id, write_json, write_structures
 
 CONFIG = Path(__file__).parents[2] / "config"
-
-
-def make_structures(count: int) -> list[Atoms]:
-    rng = np.random.default_rng(3)
-    structures = []
-    for _ in range(count):
-        atoms = bulk("Al", cubic=True, a=4.05)
-        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
-        atoms.info.update(structure_id=structure_id(atoms), generation=0)
-        structures.append(atoms)
-    return structures
 
 
 def make_config(dft: Dft, example: str = "examples/al_emt.yaml") -> CampaignConfig:

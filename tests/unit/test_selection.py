@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 
 from mlip_auto.ace import build_basis, compute_active_set, compute_gamma
@@ -85,3 +86,10 @@ def test_buffer_atoms_count_neither_for_selection_nor_for_gamma(basis, al_labels
 
 def test_no_candidates_select_nothing(basis):
     assert select_structures([], basis, 5, None, set()) == []
+
+
+def test_isolated_atoms_come_first_though_they_own_no_row(basis):
+    atom = Atoms("Al", cell=[12, 12, 12])
+    selected = select_structures([*make_candidates([0.15] * 3), atom], basis, 2, None, set())
+    assert len(selected) == 2
+    assert len(selected[0]) == 1 and "energies are relative to it" in selected[0].info["reason"]

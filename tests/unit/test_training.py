@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import fcc100
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from example_structures import label_with_emt
 from mlip_auto.ace import build_basis, compute_active_set, compute_core_projections, compute_gamma
 from mlip_auto.config import Training
 from mlip_auto.fitting import FitFailed, build_data_frame, fit_linear, fit_pacemaker
@@ -137,3 +139,27 @@ def test_forecasts_are_errors_and_gamma_of_labels_that_the_potential_has_not_see
     assert far_off.arrays["gamma"].max() > 5 * like_the_known.arrays["gamma"].max()
     errors = [compute_rmse([forecast])["force"] for forecast in (like_the_known, far_off)]
     assert errors[1] > 2 * errors[0]
+
+
+def test_isolated_atoms_decide_the_reference_energies(al_labels, small_basis, tmp_path):
+    """Wherever the hash puts them, and in neither the fit nor the errors, of which they know nothing."""
+    atom = label_with_emt(Atoms("Al", cell=[12, 12, 12]))
+    for fraction in (0.0, 0.49):
+        data = build_training_set([[*al_labels, atom]], held_out_fraction=fraction)
+        assert data.reference_energies == {"Al": pytest.approx(3.28)}  # E0 of EMT's potential for Al
+    data = build_training_set([[*al_labels, atom]], held_out_fraction=0.0)
+    frame = build_data_frame(data, small_basis.cutoff)
+    assert len(frame) == len(al_labels)
+    basis = fit_linear(build_basis(small_basis, ["Al"]), frame, Training(basis=small_basis))
+    predictions = predict_labels(basis, data.train, data.reference_energies)
+    assert predictions[-1].info["predicted_energy"] == pytest.approx(3.28)
+    assert compute_rmse(predictions) == compute_rmse(predictions[:-1])
+    assert compute_rmse(predictions)["energy"] < 0.02
+    compute_active_set(basis, data.train)
+
+
+def test_slabs_and_dimers_move_no_reference_energy(al_labels):
+    slab = label_with_emt(fcc100("Al", (2, 2, 3), a=4.05, vacuum=7.0))
+    assert build_training_set([[*al_labels, slab]], 0.0).reference_energies == pytest.approx(
+        build_training_set([al_labels], 0.0).reference_energies
+    )
