@@ -16,6 +16,7 @@ rule run_md:
         job_benchmark("run_md_{walker}")
     conda:
         "../envs/mlip.yaml"
+    threads: CONFIG.lammps.threads
     script:
         "../scripts/run_md.py"
 

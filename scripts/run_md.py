@@ -15,6 +15,7 @@ def main(snakemake) -> None:
     generation, walker = int(snakemake.wildcards.gen), snakemake.wildcards.walker
     paths = CampaignPaths()
     files = paths.generation(generation)
+    before = paths.generation(generation - 1).walker(walker).restart if generation else None
     with run_job(snakemake.log[0]) as log:
         outcome = run_walker(
             parse_workflow_config(snakemake.config),
@@ -24,6 +25,8 @@ def main(snakemake) -> None:
             active_set=files.active_set,
             paths=files.walker(walker),
             scratch=paths.work(generation, f"md/{walker}"),
+            previous=before,
+            job_minutes=snakemake.resources.get("runtime"),
         )
         log.info("%s: %s", outcome["outcome"], outcome["reason"])
 

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,6 +15,7 @@ from ase.build import bulk
 
 from example_structures import label_with_emt
 from mlip_auto.config import AceBasis
+from mlip_auto.md import LammpsRunner
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +47,26 @@ def pw_x() -> Path:
         missing = "needs pw.x and its pseudopotentials: apt-get install quantum-espresso quantum-espresso-data"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
     return folder
+
+
+@pytest.fixture
+def engine_that_fails(tmp_path) -> Callable[..., LammpsRunner]:
+    """Makes a library engine with `failure` in place of its `evaluation`-th evaluation: number n is step n - 2."""
+
+    def make(failure: str, evaluation: int, **settings) -> LammpsRunner:
+        program = tmp_path / "engine.py"
+        program.write_text(
+            "import os, signal, time\n"
+            "from mlip_auto import lammps_library as engine\n"
+            "evaluate, calls = engine.AceEvaluators.evaluate, []\n"
+            "def fail_later(self, with_gamma):\n"
+            "    calls.append(with_gamma)\n"
+            f"    if len(calls) == {evaluation}:\n"
+            f"        {failure}\n"
+            "    return evaluate(self, with_gamma)\n"
+            "engine.AceEvaluators.evaluate = fail_later\n"
+            "engine.main()\n"
+        )
+        return LammpsRunner(command=(sys.executable, str(program)), **settings)
+
+    return make

@@ -12,6 +12,7 @@ from mlip_auto.check_structures import BuiltSource, CheckResult, build_checked, 
 from mlip_auto.config import CampaignConfig
 from mlip_auto.config_initial import InitialStructures
 from mlip_auto.extraction import ROUNDING, box_fractions
+from mlip_auto.lammps_executable import CURE, find_command_fault
 from mlip_auto.neighbours import cell_heights
 from mlip_auto.oracles import GAMMA_ONLY_CODES
 from mlip_auto.walkers import base_walkers
@@ -40,6 +41,8 @@ def check_campaign(config: CampaignConfig, directory: Path = Path()) -> CheckRes
     _check_oracle(config, families, directory, result)
     _check_solver(config, result)
     _check_walkers(config, walkers, result)
+    if config.lammps.engine == "executable" and (fault := find_command_fault(config.lammps)):
+        result.errors.append(f"lammps.command: {fault}; {CURE}")
     if config.extraction.mode == "box":
         _check_box(config, walkers, result)
     if config.extraction.mode == "cluster":
@@ -91,6 +94,11 @@ def _check_walkers(config: CampaignConfig, walkers: Sequence[BuiltSource], resul
                 f"{walker.source.file}; a walker starts from one: give its number"
             )
     exploration = config.exploration
+    if exploration.resume == "restart" and config.loop.confirmations == 0:
+        result.errors.append(
+            "loop.confirmations: found 0 with exploration.resume restart; no run from the start would confirm the "
+            "potential: give at least 1"
+        )
     if exploration.gamma_select > exploration.uncertainty_threshold:
         result.warnings.append(
             f"exploration.gamma_select: found {exploration.gamma_select:g}, above uncertainty_threshold "

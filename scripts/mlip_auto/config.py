@@ -15,6 +15,7 @@ from mlip_auto.config_dft import Dft
 from mlip_auto.config_exploration import Exploration
 from mlip_auto.config_extraction import Extraction
 from mlip_auto.config_initial import Initial
+from mlip_auto.config_lammps import Lammps
 from mlip_auto.config_types import Element, Name, Positive, Section
 
 ENVIRONMENTS_PER_FUNCTION = 5
@@ -150,6 +151,7 @@ class CampaignConfig(Section):
     dft: Dft
     training: Training
     exploration: Exploration
+    lammps: Lammps = Lammps()
     extraction: Extraction = Extraction()
     loop: Loop = Loop()
     validation: Validation = Validation()

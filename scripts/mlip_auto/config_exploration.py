@@ -1,5 +1,7 @@
 """Section of the config for MD that halts by itself."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from mlip_auto.config_initial import StructureSource
@@ -32,6 +34,14 @@ class Exploration(Section):
     )
     gamma_every: int = Field(10, ge=1, description="Steps between two evaluations of gamma.")
     skin: Positive = Field(1.0, description="Skin of LAMMPS's neighbour list in Å.")
+    max_minutes: Positive | None = Field(
+        None,
+        description="Wall-clock limit of one MD job; a walker that reaches it goes on from its last restart file in the next call. The run time that the profile gives the job (`runtime`) is a limit too, less a tenth.",
+    )
+    resume: Literal["start", "restart"] = Field(
+        "start",
+        description="Where a walker that did not complete begins in the next generation: at its start, or with `restart` at its last restart file with gamma up to `gamma_select`. Confirmations always begin at the start, and so do walkers from the data set.",
+    )
     walkers: list[Walker] = Field(min_length=1, description="Target conditions: where the potential is needed.")
 
     @model_validator(mode="after")

@@ -238,28 +238,29 @@ def fit_tiny(config: CampaignConfig, scratch: Path) -> str:
 
 
 def run_tiny_md(config: CampaignConfig, scratch: Path) -> str:
-    """Twenty steps of the tiny fit in the LAMMPS engine; it raises where gamma is zero."""
-    from ase.build import bulk
-
+    """Twenty steps of the tiny fit in the engine that MD jobs would take; it raises where gamma is zero."""
+    from mlip_auto.lammps_executable import make_runner, make_test_crystal
     from mlip_auto.lammps_input import InferenceConfig
-    from mlip_auto.md import LammpsRunner
+    from mlip_auto.md import LammpsFailed
     from mlip_auto.paths import WalkerPaths
 
-    elements = config.system.elements
-    atoms = bulk("Al", "fcc", a=config.training.basis.cutoff / 1.2, cubic=True) * (2, 2, 2)
-    atoms.symbols = [*islice(cycle(elements), len(atoms))]
+    elements, cutoff = config.system.elements, config.training.basis.cutoff
+    atoms = make_test_crystal(elements, cutoff)
     inference = InferenceConfig(temperature=100, steps=20, gamma_every=10, uncertainty_threshold=1e6, seed=1)
-    potential, active_set = scratch / "potential.yaml", scratch / "potential.asi"
-    outcome = LammpsRunner().run_md(
-        atoms, potential, active_set, inference, WalkerPaths(scratch / "md"), scratch / "running"
-    )
+    files = scratch / "potential.yaml", scratch / "potential.asi"
+    try:
+        runner = make_runner(config.lammps, elements, cutoff, *files, scratch)
+    except LammpsFailed as error:
+        raise Fault(str(error), "see lammps in config/README.md") from None
+    outcome = runner.run_md(atoms, *files, inference, WalkerPaths(scratch / "md"), scratch / "running")
     if outcome["outcome"] != "completed" or not outcome["gamma_max"]:
         raise Fault(
             f"MD of 20 steps {outcome['outcome']}, gamma {outcome['gamma_max']}: {outcome['reason']}", REINSTALL
         )
+    engine = outcome["engine"]
     return (
-        f"LAMMPS with python-ace: {len(atoms)} atoms, {outcome['step']} steps in {outcome['seconds']:.1f} s, largest "
-        f"gamma {outcome['gamma_max']:.2f}"
+        f"LAMMPS {engine['version']}, {engine['name']} ({engine['reason']}): {len(atoms)} atoms, {outcome['step']} "
+        f"steps in {outcome['seconds']:.1f} s, largest gamma {outcome['gamma_max']:.2f}"
     )
 
 

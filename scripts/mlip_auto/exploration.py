@@ -6,14 +6,15 @@ from typing import Any
 from ase import Atoms
 
 from mlip_auto.config import CampaignConfig
+from mlip_auto.distances import allowed_distances
 from mlip_auto.extraction import extract_from_walker
 from mlip_auto.initial_sources import build_source
+from mlip_auto.lammps_executable import make_runner
 from mlip_auto.lammps_input import InferenceConfig
 from mlip_auto.lammps_output import read_last_frames
-from mlip_auto.md import LammpsRunner
 from mlip_auto.paths import WalkerPaths
 from mlip_auto.structures import read_json, structure_id
-from mlip_auto.walkers import find_walker
+from mlip_auto.walkers import find_walker, is_confirmation
 
 FRAMES_CUT = 3  # last frames of a halted run that candidates are taken from
 
@@ -26,8 +27,24 @@ def run_walker(
     active_set: Path,
     paths: WalkerPaths,
     scratch: Path,
+    previous: Path | None = None,
+    job_minutes: float | None = None,
 ) -> dict[str, Any]:
-    """Run the walker `name` of a generation from its start structure; the outcome, as in `LammpsRunner.run_md`."""
+    """Run the walker `name` of a generation; the outcome, as in `LammpsRunner.run_md`.
+
+    Parameters
+    ----------
+    previous
+        Safe restart file of this walker in the generation before, which need not exist: where MD begins under
+        `exploration.resume: restart`.
+    job_minutes
+        Run time that the scheduler grants the job: MD ends a tenth before it, with its restart file.
+
+    Raises
+    ------
+    LammpsFailed
+        As `LammpsRunner.run_md`; `lammps.engine` asks for an executable that does not pass its test.
+    """
     spec = find_walker(config, name, generation)
     settings = config.exploration
     inference = InferenceConfig(
@@ -36,14 +53,31 @@ def run_walker(
         timestep=settings.timestep,
         steps=spec.steps,
         uncertainty_threshold=settings.uncertainty_threshold,
+        gamma_select=settings.gamma_select,
         gamma_every=settings.gamma_every,
+        restart_every=config.lammps.restart_every,
+        min_distances=allowed_distances(config.system.elements, config.initial.min_distance),
         skin=settings.skin,
         seed=spec.seed,
     )
     atoms = build_source(spec.structure, config.system.elements, config.seed)[0]
     masses = config.system.masses
     atoms.set_masses([masses.get(atom.symbol, atom.mass) for atom in atoms])
-    return LammpsRunner().run_md(atoms, potential, active_set, inference, paths, scratch)
+    limits = [settings.max_minutes, None if job_minutes is None else 0.9 * job_minutes]
+    runner = make_runner(
+        config.lammps,
+        config.system.elements,
+        config.training.basis.cutoff,
+        potential,
+        active_set,
+        scratch.parent,
+        max_minutes=min((limit for limit in limits if limit is not None), default=None),
+    )
+    # A confirmation is a run of its own, from the start.
+    resumes = settings.resume == "restart" and not is_confirmation(name) and previous is not None and previous.exists()
+    return runner.run_md(
+        atoms, potential, active_set, inference, paths, scratch, resume_from=previous if resumes else None
+    )
 
 
 def extract_generation(

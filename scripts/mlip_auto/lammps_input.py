@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.io.lammpsdata import write_lammps_data
 from pydantic import Field, model_validator
 
-from mlip_auto.config_types import ElementPair, Positive, Section
+from mlip_auto.config_types import Positive, Section
 from mlip_auto.paths import WalkerPaths
 from mlip_auto.structures import write_atomically
 
@@ -30,7 +30,9 @@ class InferenceConfig(Section):
     gamma_select: Positive = Field(2.0, description="Gamma up to which a restart file is safe to go on from.")
     gamma_every: int = Field(10, ge=1, description="Steps between two evaluations of gamma.")
     restart_every: int = Field(500, ge=1, description="Steps between two restart files, before rounding.")
-    min_distances: dict[ElementPair, Positive] = Field({}, description="Å; a run with a closer pair has crashed.")
+    min_distances: dict[tuple[str, str], Positive] = Field(
+        {}, description="Å by sorted pair of elements; a run with a closer pair has crashed."
+    )
     skin: Positive = Field(1.0, description="Skin of the neighbour list in Å.")
     seed: int = Field(ge=1, lt=2**31, description="Seed of the initial velocities.")
 
@@ -181,7 +183,7 @@ def _format_distances(elements: list[str], inference: InferenceConfig) -> str:
     """
     lines, counts = [], []
     for pair in combinations_with_replacement(elements, 2):
-        distance = inference.min_distances.get("-".join(pair))
+        distance = inference.min_distances.get(pair)
         if distance is not None:
             name = "_".join(pair)
             first, second = (elements.index(element) + 1 for element in pair)

@@ -84,11 +84,12 @@ def read_error(log: Path) -> str | None:
 
 
 def read_last_frames(dump: Path, count: int = 1) -> list[Atoms]:
-    """The last `count` whole frames of a dump, oldest first; fewer when it has fewer.
+    """The last `count` sound frames of a dump, oldest first; fewer when it has fewer.
 
-    Read backwards from the end of the file, so a long dump costs no more than a short one. A frame torn by a kill
-    is left out. Atoms are in the order of their ids (index = id - 1), with the array `gamma` where the dump has
-    a column `f_gamma`, info `step`, and the cell in LAMMPS's orientation with its origin at zero.
+    Read backwards from the end of the file, so a long dump costs no more than a short one. A frame torn by a kill is
+    left out, and so is one of a run that blew up, where a position or a gamma is not finite. Atoms are in the order of
+    their ids (index = id - 1), with the array `gamma` where the dump has a column `f_gamma`, info `step`, and the cell
+    in LAMMPS's orientation with its origin at zero.
     """
     dump = Path(dump)
     if dump.stat().st_size == 0:
@@ -120,7 +121,7 @@ def truncate_dump(dump: Path, step: int) -> None:
 
 
 def _parse_frame(content: mmap.mmap, start: int, end: int) -> Atoms | None:
-    """The frame of `dump custom` between two places of the file; None when it is torn.
+    """The frame of `dump custom` between two places of the file; None when it is torn or not finite.
 
     Its text is copied once and its table is sorted by column: a million atoms are 80 MB of text.
     """
@@ -150,7 +151,8 @@ def _parse_frame(content: mmap.mmap, start: int, end: int) -> Atoms | None:
     )
     if "f_gamma" in columns:
         atoms.arrays["gamma"] = table["f_gamma"].to_numpy(dtype=float)[order]
-    return atoms
+    finite = np.isfinite(atoms.positions).all() and np.isfinite(atoms.arrays.get("gamma", 0.0)).all()
+    return atoms if finite else None
 
 
 def _cell_of_bounds(bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

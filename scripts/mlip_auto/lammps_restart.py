@@ -1,16 +1,23 @@
-"""Restart files of LAMMPS: which one a run that ended early goes on from, and which one is safe for the next fit."""
+"""Attempts at one run: LAMMPS's restart files carry it on when it is killed, or out of time."""
 
 import math
+import shutil
 import struct
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from ase import Atoms
 
-from mlip_auto.lammps_input import RESTARTS
+from mlip_auto.lammps_input import RESTARTS, InferenceConfig, write_input
+from mlip_auto.lammps_output import truncate_dump
+from mlip_auto.paths import WalkerPaths
+from mlip_auto.structures import read_json, write_json
 
 RESUMED = "restart.resumed"
 """The file that the present attempt goes on from: LAMMPS will write over those in RESTARTS."""
+_STARTS = "attempts.json"
 _MAGIC = b"LammpS RestartT\0"
 _VERSION, _UNITS, _NTIMESTEP = 0, 4, 5  # flags of the header
 
@@ -20,6 +27,82 @@ class Restart(NamedTuple):
 
     file: Path
     step: int
+
+
+class Attempt(NamedTuple):
+    """The `number`-th start of LAMMPS for a run (from 1), the step it starts at, and its arguments after `-in`."""
+
+    number: int
+    step: int
+    arguments: list[str]
+
+
+def begin_attempt(
+    run: WalkerPaths,
+    atoms: Atoms,
+    potential: Path,
+    active_set: Path,
+    inference: InferenceConfig,
+    resume_from: Path | None = None,
+) -> Attempt:
+    """Prepare the folder of a run: as it was left where it can go on, else anew.
+
+    It can if the script, which names the content of the potential, and the start are the same, and a restart file is
+    whole. The dump is cut back to that file's step, so that what LAMMPS appends makes it the dump of one run.
+    """
+    fresh = WalkerPaths(run.directory.with_name(f"{run.directory.name}.new"))
+    _remove(fresh.directory)
+    write_input(fresh, atoms, potential, active_set, inference)
+    if resume_from is not None:
+        shutil.copy(resume_from, fresh.directory / RESUMED)
+    if _is_same_run(fresh, run) and list_restarts(run.directory):
+        _remove(fresh.directory)
+    else:
+        _remove(run.directory)
+        fresh.directory.rename(run.directory)
+    starts = [*_read_starts(run), time.time()]
+    write_json(run.directory / _STARTS, starts)
+    number = len(starts)
+    arguments = ["-log", _log_of(run, number).name]
+    restarts = list_restarts(run.directory)
+    if not restarts:
+        return Attempt(number, 0, arguments)
+    restarts[0].file.replace(run.directory / RESUMED)
+    if run.dump.exists():
+        truncate_dump(run.dump, restarts[0].step)
+    return Attempt(number, restarts[0].step, [*arguments, "-var", "resume", RESUMED])
+
+
+def join_attempts(run: WalkerPaths) -> float:
+    """Write the log of the run from those of its attempts, as `read_thermo` reads it; wall time of all in s."""
+    seconds = 0.0
+    with run.log.open("wb") as joined:
+        for number, started in enumerate(_read_starts(run), 1):
+            log = _log_of(run, number)
+            if log.exists():
+                joined.write(log.read_bytes())
+                seconds += max(log.stat().st_mtime - started, 0.0)
+    return seconds
+
+
+def _read_starts(run: WalkerPaths) -> list[float]:
+    """Times at which the attempts began, s since the epoch."""
+    file = run.directory / _STARTS
+    return list(read_json(file)) if file.exists() else []
+
+
+def _log_of(run: WalkerPaths, number: int) -> Path:
+    return run.log.with_name(f"{run.log.name}.{number}")
+
+
+def _is_same_run(fresh: WalkerPaths, run: WalkerPaths) -> bool:
+    pairs = ((fresh.input, run.input), (fresh.start, run.start))
+    return all(old.exists() and new.read_bytes() == old.read_bytes() for new, old in pairs)
+
+
+def _remove(directory: Path) -> None:
+    if directory.exists():
+        shutil.rmtree(directory)
 
 
 def read_restart_step(file: Path) -> int | None:

@@ -32,6 +32,11 @@ class WalkerPaths:
         return self.directory / "dump.lammpstrj"
 
     @property
+    def restart(self) -> Path:
+        """Last safe restart file of a run that did not complete. Never an output of a rule: the next generation's."""
+        return self.directory / "safe.restart"
+
+    @property
     def outcome(self) -> Path:
         return self.directory / "outcome.json"
 

@@ -33,6 +33,10 @@ def confirmation_name(walker: str, confirmation: int) -> str:
     return f"{walker}_c{confirmation}"
 
 
+def is_confirmation(name: str) -> bool:
+    return _CONFIRMATION.fullmatch(name) is not None
+
+
 def base_walkers(config: CampaignConfig, generation: int = 0) -> list[WalkerSpec]:
     """The first run of each walker in a generation, in the order of the config."""
     specs = []

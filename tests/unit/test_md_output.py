@@ -163,24 +163,6 @@ def test_gamma_that_is_not_computed_is_noticed_before_the_first_step(run_md, sta
     assert not list(tmp_path.rglob("outcome.json"))
 
 
-def engine_that_fails(folder: Path, failure: str) -> LammpsRunner:
-    """The library engine with `failure` in place of the 26th evaluation, at step 24 of a run."""
-    program = folder / "engine.py"
-    program.write_text(
-        "import os, signal\n"
-        "from mlip_auto import lammps_library as engine\n"
-        "evaluate, calls = engine.AceEvaluators.evaluate, []\n"
-        "def fail_later(self, with_gamma):\n"
-        "    calls.append(with_gamma)\n"
-        "    if len(calls) == 26:\n"
-        f"        {failure}\n"
-        "    return evaluate(self, with_gamma)\n"
-        "engine.AceEvaluators.evaluate = fail_later\n"
-        "engine.main()\n"
-    )
-    return LammpsRunner(command=(sys.executable, str(program)))
-
-
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
@@ -189,18 +171,18 @@ def engine_that_fails(folder: Path, failure: str) -> LammpsRunner:
     ],
     ids=["exception", "segmentation fault"],
 )
-def test_failure_in_the_callback_ends_the_run(run_md, start, tmp_path, failure, reason):
+def test_failure_in_the_callback_ends_the_run(run_md, start, engine_that_fails, failure, reason):
     """Nothing is written after it, and the reason is told."""
-    outcome, paths = run_md(start, engine_that_fails(tmp_path, failure))
+    outcome, paths = run_md(start, engine_that_fails(failure, evaluation=26))
     assert (outcome["outcome"], outcome["step"]) == ("crashed", 20)
     assert outcome["reason"] == reason
     assert read_last_frames(paths.dump)[0].info["step"] == 20
 
 
-def test_a_program_killed_from_outside_has_no_outcome(run_md, start, tmp_path):
+def test_a_program_killed_from_outside_has_no_outcome(run_md, start, tmp_path, engine_that_fails):
     """Out of memory or a cancelled job says nothing about the potential: the step is to be run again."""
     with pytest.raises(LammpsFailed, match="SIGKILL"):
-        run_md(start, engine_that_fails(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)"))
+        run_md(start, engine_that_fails("os.kill(os.getpid(), signal.SIGKILL)", evaluation=26))
     assert not list(tmp_path.rglob("outcome.json"))
 
 
