@@ -1,11 +1,13 @@
 """results/dashboard.html: where the campaign stands, in one page that needs no network."""
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 import plotly.graph_objects as go
 import yaml
 from plotly.offline import get_plotlyjs
@@ -13,147 +15,117 @@ from plotly.offline import get_plotlyjs
 from mlip_auto import __version__
 from mlip_auto import dashboard_figures as draw
 from mlip_auto.config import CampaignConfig
+from mlip_auto.dashboard_cuts import describe_cuts
+from mlip_auto.dashboard_fit import MAX_PARITY_POINTS, judge_gamma, plot_guide, plot_parity
+from mlip_auto.dashboard_labels import count_rungs, list_failures, plot_label_times
+from mlip_auto.dashboard_style import GAMMA_SCALE
 from mlip_auto.paths import CampaignPaths
-from mlip_auto.report_data import read_gamma_traces
-from mlip_auto.state import Decision, find_warnings, last_generation, read_summaries
+from mlip_auto.report_data import (
+    get_panel,
+    read_traces,
+    tabulate_energies,
+    tabulate_forces,
+    tabulate_forecasts,
+    tabulate_labels,
+)
+from mlip_auto.state import find_warnings, last_generation, read_summaries
 from mlip_auto.structures import read_structures, write_atomically
+from mlip_auto.verdict import find_worst_true, judge
 
-TEMPLATE = Path(__file__).with_name("dashboard.html.j2")
+ASSETS = Path(__file__).parent
 Summary = Mapping[str, Any]
 
 
-def write_dashboard(paths: CampaignPaths, config: CampaignConfig) -> None:
-    """Write the page from the summaries, MD logs and predictions of all finished generations.
+def write_dashboard(paths: CampaignPaths, config: CampaignConfig, broken: str = "") -> None:
+    """Write the page from what the generations' files say.
 
     A campaign without a finished generation gives a page that says so.
+
+    Parameters
+    ----------
+    broken
+        The error that ended the run: the page says it first.
     """
     summaries = read_summaries(paths)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    last = last_generation(paths)
+    labels = tabulate_labels(
+        paths, [number for number in range(last + 1) if paths.generation(number).selected.exists()]
+    )
+    failures = labels.loc[labels["status"] == "failed", "reason"].to_list()
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(ASSETS),
+    )
+    page = environment.get_template("dashboard.html.j2").render(
         config=config,
         config_yaml=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         summaries=summaries,
-        verdict=judge(summaries, last_generation(paths)),
+        panels=_list_panels(summaries),
+        panel_of=get_panel,
+        verdict=judge(summaries, last, failures, broken),
         warnings=find_warnings(summaries),
         worst_true=find_worst_true,
-        figures=_draw_figures(paths, config, summaries),
+        labels=labels,
+        rungs=count_rungs(labels),
+        failures=list_failures(labels),
+        max_points=MAX_PARITY_POINTS,
+        gamma_scale=GAMMA_SCALE,
         to_json=_to_json,
-        max_points=draw.MAX_PARITY_POINTS,
+        style=(ASSETS / "dashboard.css").read_text(),
+        script=(ASSETS / "dashboard.js").read_text(),
         plotly=get_plotlyjs(),
         version=__version__,
         written=datetime.now().astimezone().replace(microsecond=0),
+        **_describe_generations(paths, config, summaries, labels),
     )
     with write_atomically(paths.dashboard) as aside:
         aside.write_text(page)
 
 
-def judge(summaries: Sequence[Summary], generation: int) -> dict[str, Any]:
-    """The verdict: `headline`, `details` (sentences) and `tone` (good, bad, open).
+def _list_panels(summaries: Sequence[Summary]) -> list[str]:
+    """Walkers, confirmations left out, in the order of the config."""
+    return list(dict.fromkeys(get_panel(name) for summary in summaries for name in summary["walkers"]))
 
-    Parameters
-    ----------
-    generation
-        The last generation with files, finished or not.
-    """
+
+def _describe_generations(
+    paths: CampaignPaths, config: CampaignConfig, summaries: Sequence[Summary], labels: pd.DataFrame
+) -> dict[str, Any]:
+    """Figures, and the tables that need more than the summaries; empty before the first summary."""
     if not summaries:
-        return {"tone": "open", "headline": "Running: generation 0 is not finished.", "details": []}
-    latest = summaries[-1]
-    number = latest["generation"]
-    match Decision(latest["decision"]):
-        case Decision.CONVERGED:
-            tone = "good"
-            headline = f"Converged in generation {number}: MD ran without halting{_describe_conditions(latest)}."
-        case Decision.STOPPED:
-            tone, headline = "bad", f"Not converged. Stopped in generation {number}: {latest['reason']}."
-        case Decision.CONFIRM:
-            tone = "open"
-            headline = (
-                f"Not converged yet: MD of generation {number} ran without halting, its confirmations are to come."
-            )
-        case Decision.NEXT_GENERATION:
-            tone = "open"
-            ended = [
-                f"{name} {walker['outcome']}"
-                for name, walker in latest["walkers"].items()
-                if walker["outcome"] in ("halted", "crashed")
-            ]
-            headline = (
-                f"Not converged yet: in generation {number} MD of {', '.join(ended)}; "
-                f"generation {number + 1} learns from it."
-            )
-    details = [_describe_error(latest), _describe_cost(summaries)]
-    details += [
-        f"MD of {name} crashed: {walker['reason']}."
-        for name, walker in latest["walkers"].items()
-        if walker["outcome"] == "crashed"
-    ]
-    if generation > number:
-        details.append(f"Generation {generation} is under way.")
-    return {"tone": tone, "headline": headline, "details": details}
-
-
-def find_worst_true(summary: Summary, quantity: str) -> float | None:
-    """Largest true RMSE over the target conditions (eV/atom or eV/Å); None where there is no reference."""
-    return max((error[quantity] for error in (summary["rmse"]["true"] or {}).values()), default=None)
-
-
-def _describe_conditions(summary: Summary) -> str:
-    walkers = summary["walkers"].values()
-    temperatures = sorted({walker["temperature"] for walker in walkers})
-    times = [walker["time_ps"] for walker in walkers]
-    length = f"{min(times):.3g}" + (f" to {max(times):.3g}" if max(times) > min(times) else "")
-    text = f" at {', '.join(f'{temperature:g}' for temperature in temperatures)} K, {length} ps each"
-    confirmations = summary["confirmations_done"]
-    if confirmations:
-        text += f", and {confirmations} fresh velocity seed{'s' * (confirmations > 1)} ran clean too"
-    return text
-
-
-def _describe_error(summary: Summary) -> str:
-    errors = summary["rmse"]
-    if errors["true"]:
-        walker, error = max(errors["true"].items(), key=lambda item: item[1]["force"])
-        kind = f"True error against MD of the oracle, worst at {walker}"
-    elif errors["held_out"]:
-        kind, error = "Error on held-out labels", errors["held_out"]
-    else:
-        kind, error = "Error on the training labels (nothing is held out)", errors["train"]
-    energy = "" if error["energy"] is None else f", energy {1000 * error['energy']:.3g} meV/atom"
-    return f"{kind}: force {1000 * error['force']:.3g} meV/Å{energy}."
-
-
-def _describe_cost(summaries: Sequence[Summary]) -> str:
-    labels, failed, minutes, hours = (
-        sum(summary[key] for summary in summaries) for key in ("labelled", "failed", "minutes", "core_hours")
-    )
-    generations = len(summaries)
-    failures = f" ({failed} more failed)" if failed else ""
-    return (
-        f"{labels} labels{failures} in {generations} generation{'s' * (generations > 1)}, "
-        f"{minutes:.1f} minutes, {f'{hours:.3g} core-hours' if hours >= 1 else f'{60 * hours:.2g} core-minutes'}."
-    )
-
-
-def _draw_figures(paths: CampaignPaths, config: CampaignConfig, summaries: Sequence[Summary]) -> dict[str, go.Figure]:
-    if not summaries:
-        return {}
+        return {"figures": {}, "coverage": [], "guide": None, "cuts": []}
+    numbers = [summary["generation"] for summary in summaries]
     threshold = config.exploration.uncertainty_threshold
     traces = {
-        summary["generation"]: read_gamma_traces(paths.generation(summary["generation"]), summary["walkers"])
+        summary["generation"]: read_traces(paths.generation(summary["generation"]), summary["walkers"])
         for summary in summaries
     }
-    predictions = read_structures(paths.generation(summaries[-1]["generation"]).predictions)
-    return {
+    coverage = draw.tabulate_coverage(summaries, traces, threshold, config.exploration.timestep)
+    predictions = read_structures(paths.generation(numbers[-1]).predictions)
+    forecasts = tabulate_forecasts({number: read_structures(paths.generation(number).forecasts) for number in numbers})
+    figures: dict[str, go.Figure] = {
         "force_error": draw.plot_errors(summaries, "force"),
         "energy_error": draw.plot_errors(summaries, "energy"),
         "largest_gamma": draw.plot_largest_gamma(summaries, threshold),
         "counts": draw.plot_counts(summaries),
-        "md": draw.plot_md(summaries, traces, threshold),
-        "force_parity": draw.plot_force_parity(predictions),
-        "energy_parity": draw.plot_energy_parity(predictions),
+        **{f"md_{panel}": draw.plot_walker(panel, summaries, traces, threshold) for panel in _list_panels(summaries)},
+        "coverage_map": draw.plot_coverage(coverage),
+        "force_parity": plot_parity(tabulate_forces(predictions), "force component", "eV/Å"),
+        "energy_parity": plot_parity(tabulate_energies(predictions), "energy", "eV/atom"),
+        "gamma_guide": plot_guide(forecasts, threshold),
+        "label_times": plot_label_times(labels),
+    }
+    return {
+        "figures": figures,
+        "coverage": coverage.to_dict("records"),
+        "guide": judge_gamma(forecasts),
+        "cuts": describe_cuts(paths, numbers),
     }
 
 
-def _to_json(figure: go.Figure) -> str:
-    """JSON that no HTML parser takes for markup."""
-    return figure.to_json().replace("<", "\\u003c")
+def _to_json(content: Any) -> str:
+    """JSON, of a figure or of plain data, that no HTML parser takes for markup."""
+    text = content.to_json() if isinstance(content, go.Figure) else json.dumps(content, allow_nan=False)
+    return text.replace("<", "\\u003c")

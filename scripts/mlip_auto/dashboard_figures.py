@@ -1,4 +1,4 @@
-"""The dashboard's plotly figures, each a function of what the generations' files say."""
+"""The dashboard's figures of generations and MD, each a function of what the generations' files say."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,31 +6,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from ase import Atoms
-from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from mlip_auto.report_data import collect_forces, get_panel, thin_by_error
-from mlip_auto.structures import get_energy_weight
+from mlip_auto.dashboard_style import (
+    BLUE,
+    GENERATION_SCALE,
+    GREEN,
+    GREY,
+    ORANGE,
+    OUTCOME_MARKERS,
+    add_threshold,
+    color_generations,
+    make_figure,
+    style,
+    style_gamma_axis,
+)
+from mlip_auto.report_data import find_clean_time, get_panel
 
-BLUE, ORANGE, GREEN, GREY, RED = "#1f5a99", "#c2541b", "#1d7a52", "#5f6b76", "#b3261e"
 ERROR_COLORS = {"train": BLUE, "held-out": ORANGE, "true": GREEN}
-OUTCOME_MARKERS = {
-    "completed": (GREEN, "circle"),
-    "halted": (RED, "x"),
-    "crashed": ("#000000", "cross"),
-    "out_of_time": (GREY, "square"),
-}
-MAX_TRACE_POINTS = 800
-MAX_PARITY_POINTS = 4000
+COUNT_COLORS = {"candidates": GREY, "selected": GREEN, "labelled": BLUE, "failed": ORANGE}
+MAX_TRACE_POINTS = 300
 
 Summary = Mapping[str, Any]
+Traces = Mapping[int, Mapping[str, pd.DataFrame]]
+"""By generation and walker: the columns of `report_data.read_traces`."""
 
 
 def plot_errors(summaries: Sequence[Summary], quantity: str) -> go.Figure:
     """RMSE by generation of `quantity` (energy or force), in meV/atom or meV/Å."""
-    figure = _make_figure("generation", f"{quantity} RMSE (meV/{'atom' if quantity == 'energy' else 'Å'})")
-    generations = [summary["generation"] for summary in summaries]
+    figure = _make_figure(summaries, f"{quantity} RMSE (meV/{'atom' if quantity == 'energy' else 'Å'})")
     walkers = dict.fromkeys(name for summary in summaries for name in summary["rmse"]["true"] or {})
     curves = {
         "train": [summary["rmse"]["train"] for summary in summaries],
@@ -41,7 +45,7 @@ def plot_errors(summaries: Sequence[Summary], quantity: str) -> go.Figure:
     for index, (name, errors) in enumerate(curves.items()):
         if any(errors):
             figure.add_scatter(
-                x=generations,
+                x=[summary["generation"] for summary in summaries],
                 y=[_to_milli(error, quantity) for error in errors],
                 name=name,
                 mode="lines+markers",
@@ -55,9 +59,8 @@ def plot_errors(summaries: Sequence[Summary], quantity: str) -> go.Figure:
 
 def plot_counts(summaries: Sequence[Summary]) -> go.Figure:
     """Structures by generation and fate."""
-    figure = _make_figure("generation", "structures")
-    colors = {"candidates": "#a9b4be", "selected": "#6f9bc8", "labelled": BLUE, "failed": RED}
-    for key, color in colors.items():
+    figure = _make_figure(summaries, "structures")
+    for key, color in COUNT_COLORS.items():
         figure.add_bar(
             x=[summary["generation"] for summary in summaries],
             y=[summary[key] for summary in summaries],
@@ -70,7 +73,7 @@ def plot_counts(summaries: Sequence[Summary]) -> go.Figure:
 
 def plot_largest_gamma(summaries: Sequence[Summary], threshold: float) -> go.Figure:
     """Largest gamma of each walker by generation, by how its MD ended."""
-    figure = _make_figure("generation", "largest γ in MD")
+    figure = _make_figure(summaries, "largest γ in MD")
     figure.add_scatter(
         x=[summary["generation"] for summary in summaries],
         y=[summary["gamma_max"] for summary in summaries],
@@ -97,111 +100,113 @@ def plot_largest_gamma(summaries: Sequence[Summary], threshold: float) -> go.Fig
                 marker={"color": color, "symbol": symbol, "size": 9},
                 hovertemplate="%{text}: γ = %{y:.3g}",
             )
-    _add_threshold(figure, threshold)
-    _style_gamma_axes(figure, max((summary["gamma_max"] or 1 for summary in summaries), default=1))
+    add_threshold(figure, threshold)
+    style_gamma_axis(figure, max((summary["gamma_max"] or 1 for summary in summaries), default=1))
     return figure
 
 
-def plot_md(
-    summaries: Sequence[Summary], traces: Mapping[int, Mapping[str, pd.DataFrame]], threshold: float
-) -> go.Figure:
-    """Gamma against MD time: one panel a walker, one line a generation, confirmations in the panel of their walker.
-
-    Parameters
-    ----------
-    traces
-        By generation and walker: columns `time` (ps) and `gamma`.
-    """
-    panels = list(dict.fromkeys(get_panel(name) for walkers in traces.values() for name in walkers))
-    figure = make_subplots(
-        rows=len(panels),
-        cols=1,
-        shared_xaxes="all",
-        shared_yaxes="all",
-        subplot_titles=panels,
-        vertical_spacing=0.16 / len(panels),
-    )
-    _style(figure)
-    colors = sample_colorscale("Viridis", np.linspace(0.85, 0, max(2, len(summaries))))
-    for color, summary in zip(colors, summaries, strict=False):
+def plot_walker(panel: str, summaries: Sequence[Summary], traces: Traces, threshold: float) -> go.Figure:
+    """MD of one walker: gamma, temperature and pressure against time; a line a generation, confirmations dotted."""
+    figure = make_subplots(rows=3, cols=1, shared_xaxes="all", row_heights=[0.5, 0.25, 0.25], vertical_spacing=0.04)
+    style(figure, height=520)
+    colors = color_generations(summary["generation"] for summary in summaries)
+    largest = 1.0
+    for summary in summaries:
         generation = summary["generation"]
-        for index, (name, trace) in enumerate(traces[generation].items()):
-            row = panels.index(get_panel(name)) + 1
-            thinned = _thin_trace(trace)
+        for name, trace in traces[generation].items():
+            if get_panel(name) != panel:
+                continue
             label = f"{name}, generation {generation}"
-            figure.add_scatter(
-                x=thinned["time"],
-                y=thinned["gamma"],
-                name=f"generation {generation}",
-                legendgroup=str(generation),
-                showlegend=index == 0,
-                mode="lines",
-                line={"color": color, "width": 1.4, "dash": "dot" if name != get_panel(name) else "solid"},
-                hovertemplate=f"{label}<br>%{{x:.3g}} ps: γ = %{{y:.3g}}<extra></extra>",
-                row=row,
-                col=1,
-            )
+            thinned = _thin_trace(trace).astype("float32")
+            largest = max(largest, trace["gamma"].max())
+            common = {"showlegend": False, "meta": {"generation": generation}, "name": label, "col": 1}
+            line = {"color": colors[generation], "width": 1.5, "dash": "solid" if name == panel else "dot"}
+            for row, (column, unit) in enumerate({"gamma": "", "temperature": " K", "pressure": " bar"}.items(), 1):
+                figure.add_scatter(
+                    x=thinned["time"].to_numpy(),
+                    y=thinned[column].to_numpy(),
+                    mode="lines",
+                    line=line,
+                    hovertemplate=f"{label}<br>%{{x:.3g}} ps: {column} %{{y:.4g}}{unit}<extra></extra>",
+                    row=row,
+                    **common,
+                )
             outcome = summary["walkers"][name]["outcome"]
             if outcome != "completed":
-                mark, symbol = OUTCOME_MARKERS[outcome]
+                color, symbol = OUTCOME_MARKERS[outcome]
                 figure.add_scatter(
                     x=trace["time"].iloc[-1:],
                     y=trace["gamma"].iloc[-1:],
-                    name=outcome,
-                    legendgroup=str(generation),
-                    showlegend=False,
                     mode="markers",
-                    marker={"color": mark, "symbol": symbol, "size": 10},
+                    marker={"color": color, "symbol": symbol, "size": 10},
                     hovertemplate=f"{label}: {outcome} at %{{x:.3g}} ps, γ = %{{y:.3g}}<extra></extra>",
-                    row=row,
-                    col=1,
+                    row=1,
+                    **common,
                 )
-    _add_threshold(figure, threshold)
-    largest = max((trace["gamma"].max() for walkers in traces.values() for trace in walkers.values()), default=1)
-    _style_gamma_axes(figure, largest)
-    figure.update_yaxes(title_text="largest γ")
-    figure.update_xaxes(title_text="time (ps)", row=len(panels), col=1)
-    figure.update_layout(height=110 + 210 * len(panels))
+    add_threshold(figure, threshold, row=1, col=1)
+    style_gamma_axis(figure, largest, row=1, col=1)
+    for row, title in enumerate(("largest γ", "T (K)", "P (bar)"), 1):
+        figure.update_yaxes(title_text=title, row=row, col=1)
+    figure.update_xaxes(title_text="time (ps)", row=3, col=1)
+    if len(summaries) > 1:
+        _add_generation_bar(figure, [summary["generation"] for summary in summaries])
     return figure
 
 
-def plot_energy_parity(predictions: Sequence[Atoms]) -> go.Figure:
-    """Predicted against true energy per atom; structures whose energy has weight 0 left out."""
-    counted = [atoms for atoms in predictions if get_energy_weight(atoms) > 0]
-    return _plot_parity(
-        np.array([atoms.get_potential_energy() / len(atoms) for atoms in counted]),
-        np.array([atoms.info["predicted_energy"] / len(atoms) for atoms in counted]),
-        np.array([bool(atoms.info["held_out"]) for atoms in counted], dtype=bool),
-        "energy",
-        "eV/atom",
+def tabulate_coverage(summaries: Sequence[Summary], traces: Traces, threshold: float, timestep: float) -> pd.DataFrame:
+    """A row for each generation and walker: `clean` and `asked` (ps), summed over the run and its confirmations.
+
+    Parameters
+    ----------
+    timestep
+        Of MD, fs.
+    """
+    rows = [
+        {
+            "generation": summary["generation"],
+            "walker": get_panel(name),
+            "clean": find_clean_time(trace, threshold),
+            "asked": summary["walkers"][name]["steps"] * timestep / 1000,
+        }
+        for summary in summaries
+        for name, trace in traces[summary["generation"]].items()
+    ]
+    table = pd.DataFrame(rows, columns=["generation", "walker", "clean", "asked"])
+    return table.groupby(["generation", "walker"], sort=False, as_index=False).sum()
+
+
+def plot_coverage(coverage: pd.DataFrame) -> go.Figure:
+    """Share of the asked MD time that ran without gamma above the threshold, by walker and generation."""
+    share = 100 * coverage["clean"] / coverage["asked"]
+    grid = coverage.assign(share=share).pivot(index="walker", columns="generation", values="share")
+    text = coverage.assign(text=coverage["clean"].map("{:.3g} ps".format)).pivot(
+        index="walker", columns="generation", values="text"
     )
+    figure = make_figure("generation", "", height=140 + 36 * len(grid))
+    figure.add_heatmap(
+        x=grid.columns.to_list(),
+        y=grid.index.to_list(),
+        z=grid.round(1).to_numpy(),
+        text=text.fillna("").to_numpy(),
+        texttemplate="%{text}" if len(grid.columns) <= 8 else None,
+        zmin=0,
+        zmax=100,
+        xgap=2,
+        ygap=2,
+        colorscale=[(0, "#f3d3b8"), (0.5, "#cfd8df"), (1, "#9cc3e4")],
+        textfont={"color": "#1c2530"},
+        colorbar={"title": {"text": "% of asked", "side": "right"}, "thickness": 12},
+        hovertemplate="%{y}, generation %{x}: %{text} clean, %{z:.3g} % of the time asked<extra></extra>",
+    )
+    figure.update_xaxes(showgrid=False, dtick=1 + len(grid.columns) // 10)
+    figure.update_yaxes(showgrid=False, automargin=True, autorange="reversed")
+    return figure
 
 
-def plot_force_parity(predictions: Sequence[Atoms]) -> go.Figure:
-    """Predicted against true force components of the atoms that count (`force_mask` 1)."""
-    true, predicted, held_out = collect_forces(predictions)
-    return _plot_parity(true, predicted, held_out, "force component", "eV/Å")
-
-
-def _plot_parity(true: np.ndarray, predicted: np.ndarray, held_out: np.ndarray, quantity: str, unit: str) -> go.Figure:
-    figure = _make_figure(f"{quantity} by the oracle ({unit})", f"{quantity} predicted ({unit})")
-    for name, chosen in (("train", ~held_out), ("held-out", held_out)):
-        if chosen.any():
-            x, y = true[chosen], predicted[chosen]
-            kept = thin_by_error(x, y, MAX_PARITY_POINTS)
-            figure.add_scatter(
-                x=x[kept].astype("float32"),
-                y=y[kept].astype("float32"),
-                name=f"{name}: RMSE {1000 * np.sqrt(np.mean((y - x) ** 2)):.3g} m{unit}",
-                mode="markers",
-                marker={"color": ERROR_COLORS[name], "size": 5, "opacity": 0.6},
-                hovertemplate="%{x:.4g}, predicted %{y:.4g}",
-            )
-    if len(true):
-        ends = [float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))]
-        figure.add_scatter(
-            x=ends, y=ends, mode="lines", line={"color": GREY, "width": 1}, showlegend=False, hoverinfo="skip"
-        )
+def _make_figure(summaries: Sequence[Summary], y_title: str) -> go.Figure:
+    """Axes of a figure by generation, with whole numbers at its ticks."""
+    figure = make_figure("generation", y_title)
+    figure.update_xaxes(dtick=1 + len(summaries) // 10)
     return figure
 
 
@@ -215,38 +220,33 @@ def _thin_trace(trace: pd.DataFrame) -> pd.DataFrame:
     if len(trace) <= MAX_TRACE_POINTS:
         return trace
     stretch = np.arange(len(trace)) * MAX_TRACE_POINTS // len(trace)
-    return trace.loc[trace.groupby(stretch)["gamma"].idxmax()]
+    return trace.loc[trace["gamma"].fillna(np.inf).groupby(stretch).idxmax()]
 
 
-def _make_figure(x_title: str, y_title: str) -> go.Figure:
-    figure = go.Figure()
-    _style(figure)
-    figure.update_xaxes(title_text=x_title)
-    figure.update_yaxes(title_text=y_title)
-    if x_title == "generation":
-        figure.update_xaxes(dtick=1)
-    return figure
-
-
-def _style(figure: go.Figure) -> None:
-    figure.update_layout(
-        template="simple_white",
-        font={"family": "system-ui, sans-serif", "size": 13, "color": "#1c2530"},
-        margin={"l": 64, "r": 16, "t": 32, "b": 52},
-        height=360,
-        # Below the x axis's title: above, it would run under the buttons on a narrow page.
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom", "yref": "container"},
+def _add_generation_bar(figure: go.Figure, generations: Sequence[int]) -> None:
+    """A colour bar instead of a legend, which would be longer than the figure after many generations."""
+    figure.add_scatter(
+        x=[None],
+        y=[None],
+        showlegend=False,
+        hoverinfo="skip",
+        marker={
+            "color": [generations[0]],
+            "colorscale": [list(stop) for stop in GENERATION_SCALE],
+            "cmin": generations[0],
+            "cmax": generations[-1],
+            "showscale": True,
+            "colorbar": {
+                "orientation": "h",
+                "thickness": 8,
+                "len": 0.5,
+                "x": 0,
+                "xanchor": "left",
+                "y": 1.01,
+                "yanchor": "bottom",
+                "tickvals": [generations[0], generations[-1]],
+                "ticktext": [f"generation {generations[0]}", f"generation {generations[-1]}"],
+            },
+        },
     )
-    figure.update_xaxes(showgrid=True, gridcolor="#e4e8ec")
-    figure.update_yaxes(showgrid=True, gridcolor="#e4e8ec")
-
-
-def _style_gamma_axes(figure: go.Figure, largest: float) -> None:
-    """Log axes with whole numbers at their ticks: plotly's own ones read 2 for 2, 20 and 200."""
-    steps = (1, 2, 5) if largest < 200 else (1,)
-    figure.update_yaxes(type="log", tickvals=[step * 10**decade for decade in range(-1, 9) for step in steps])
-
-
-def _add_threshold(figure: go.Figure, threshold: float) -> None:
-    # The template would draw it at opacity 0.3.
-    figure.add_hline(y=threshold, line={"color": RED, "width": 1, "dash": "dash"}, opacity=1)
+    figure.update_layout(margin_t=44)

@@ -165,8 +165,13 @@ class _Driver:
             arguments = [*LABEL_ANEW, *arguments]
         try:
             self._run_snakemake(generation, *arguments)
-        except CampaignError:
-            if self.manager.read_state().decision is not Decision.STOPPED:
+        except CampaignError as error:
+            state = self.manager.read_state()
+            stopped = state.decision is Decision.STOPPED
+            from mlip_auto.dashboard import write_dashboard  # plotly, which no other run of the driver needs
+
+            write_dashboard(self.paths, self.manager.config, broken=state.reason if stopped else str(error))
+            if not stopped:
                 raise
             return  # the fit failed since the limit of cost left too few labels for it
         after = self.manager.read_state()

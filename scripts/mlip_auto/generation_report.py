@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from mlip_auto.config import CampaignConfig
 from mlip_auto.paths import GenerationPaths
-from mlip_auto.report_data import collect_forces, get_panel, read_gamma_traces
+from mlip_auto.report_data import get_panel, read_traces, tabulate_forces
 from mlip_auto.structures import read_json, read_structures, write_atomically
 
 COLORS = ("#1f5a99", "#c2541b", "#1d7a52", "#7a3e8f", "#8a6100", "#2b8a9e", "#a3325c", "#56626e")
@@ -24,8 +24,9 @@ def write_generation_figure(files: GenerationPaths, config: CampaignConfig) -> N
     """Write the figure: gamma against time of each walker, and predicted against true forces."""
     summary = read_json(files.summary)
     walkers = summary["walkers"]
-    traces = read_gamma_traces(files, walkers)
-    true, predicted, held_out = collect_forces(read_structures(files.predictions))
+    traces = read_traces(files, walkers)
+    forces = tabulate_forces(read_structures(files.predictions)).query("counts")
+    true, predicted, held_out = (forces[column].to_numpy() for column in ("true", "predicted", "held_out"))
     # Text stays text: smaller, and searchable in the report. The salt makes equal figures equal files.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mlip-auto"}):
         figure = Figure(figsize=(11, 5), layout="constrained")
