@@ -17,6 +17,11 @@ LISTED_KEYWORDS = frozenset({"emt", "tblite"})
 """Codes whose ASE calculator lists all its keywords, and takes any other without a word."""
 
 
+def list_codes() -> list[str]:
+    """Names that `dft.code` may have."""
+    return sorted({*ORACLES, *ASE_CODES})
+
+
 def find_oracle_errors(config: CampaignConfig, directory: Path, start: Atoms | None) -> list[str]:
     """Errors of the section `dft`.
 
@@ -28,7 +33,7 @@ def find_oracle_errors(config: CampaignConfig, directory: Path, start: Atoms | N
         A structure of the campaign to construct the calculator for; None where none can be built.
     """
     dft, elements = config.dft.in_folder(directory), config.system.elements
-    known = sorted({*ORACLES, *ASE_CODES})
+    known = list_codes()
     if dft.code not in known:
         near = get_close_matches(dft.code, known, n=1)
         meant = f" ({near[0]!r} was meant?)" if near else ""

@@ -7,23 +7,25 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from mlip_auto import audit_cli, store_cli
+from mlip_auto import audit_cli, init_cli, store_cli
 
 if TYPE_CHECKING:
     from mlip_auto.config import CampaignConfig
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Machine-learning interatomic potentials by unattended active learning.\n\n"
     "A campaign starts from a config alone. Each generation selects structures, labels them by DFT, fits an ACE "
     "potential and runs MD that halts where the potential does not know; what it met there is learnt in the next "
     "generation, until MD runs through and fresh velocities confirm it.\n\n"
-    "First time: `mlip-auto init DIR`, `cd DIR`, edit config/config.yaml, `mlip-auto check`, `mlip-auto run`.",
+    "First time: `mlip-auto init DIR`, `cd DIR`, read config/config.yaml, `mlip-auto check`, `mlip-auto run`, "
+    "`mlip-auto export DIR`. Each command says what comes next. On a cluster: `run --profile slurm`.\n\n"
+    "`mlip-auto --install-completion` lets your shell complete commands and flags.",
 )
 
+app.command()(init_cli.init)
 app.add_typer(store_cli.app, name="store")
 app.command()(audit_cli.audit_buffer)
 
@@ -40,19 +42,6 @@ Profile = Annotated[
 Cores = Annotated[
     int | None, typer.Option("--cores", "-c", min=1, help="Cores to use at once; the profile's where not given.")
 ]
-
-
-@app.command()
-def init(directory: Annotated[Path, typer.Argument(help="The folder to make.")]) -> None:
-    """Write a campaign folder with a commented config: edit it, then `mlip-auto check`."""
-    from mlip_auto.snakemake_run import REPO
-
-    target = directory / "config" / "config.yaml"
-    if target.exists():
-        _fail(f"{target} exists already; nothing was written. Choose another folder.", 1)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text((REPO / "config" / "config.yaml").read_text())
-    typer.echo(f"Wrote {target}. Next: edit it, then `cd {directory}` and `mlip-auto check`.")
 
 
 @app.command()

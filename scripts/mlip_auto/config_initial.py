@@ -58,7 +58,7 @@ class StructureSource(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> "StructureSource":
-        given = [f"`{key}`" for key in self.sources if getattr(self, key) is not None]
+        given = [f"`{key}`" for key in self.sources if getattr(self, key)]
         if len(given) != 1:
             raise ValueError(
                 f"found {' and '.join(given) or 'no source'}; give either "

@@ -79,17 +79,6 @@ def test_a_missing_config_is_named():
     assert "nowhere.yaml: no such file" in done.stderr
 
 
-def test_init_writes_a_campaign_that_passes_check_and_overwrites_nothing(tmp_path):
-    assert mlip_auto("init", tmp_path / "new").returncode == 0
-    assert mlip_auto("check", cwd=tmp_path / "new").returncode == 0
-    written = tmp_path / "new" / "config" / "config.yaml"
-    written.write_text("mine")
-    refused = mlip_auto("init", tmp_path / "new")
-    assert refused.returncode == 1
-    assert str(written) in refused.stderr
-    assert written.read_text() == "mine"
-
-
 SUMMARY = {
     "generation": 0,
     "candidates": 12,
