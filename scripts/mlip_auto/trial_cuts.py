@@ -59,13 +59,10 @@ def find_audit_frame(
     Raises
     ------
     ValueError
-        There is no such file, or no walker of this name has halted.
+        The file cannot be read or holds other elements; no walker of this name has halted.
     """
     if file is not None:
-        if not file.is_file():
-            raise ValueError(f"--frame: {file}: no such file")
-        *_, atoms = ase.io.iread(file)
-        return AuditFrame(atoms, str(file), None)
+        return AuditFrame(_read_frame(file, config.system.elements), str(file), None)
     for summary in reversed(read_summaries(paths)):
         for name, outcome in summary["walkers"].items():
             if walker not in (None, name) or outcome["outcome"] not in ("halted", "crashed"):
@@ -79,6 +76,18 @@ def find_audit_frame(
     atoms = build_source(source, config.system.elements, config.seed, paths.root)[0]
     atoms.rattle(rattle, rng=np.random.default_rng(config.seed))
     return AuditFrame(atoms, f"start of {base_walkers(config)[0].name}, rattled by {rattle:g} Å", source)
+
+
+def _read_frame(file: Path, elements: Sequence[str]) -> Atoms:
+    if not file.is_file():
+        raise ValueError(f"--frame: {file}: no such file")
+    try:
+        *_, atoms = ase.io.iread(file)
+    except Exception as error:  # ASE's readers raise anything; the cause stays attached
+        raise ValueError(f"--frame: {file}: ASE cannot read it: {type(error).__name__}: {error}") from error
+    if strangers := sorted(set(atoms.symbols) - set(elements)):
+        raise ValueError(f"--frame: {file} holds {', '.join(strangers)}; system.elements allows {', '.join(elements)}")
+    return atoms
 
 
 def find_potential(paths: CampaignPaths) -> Path | None:

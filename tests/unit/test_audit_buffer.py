@@ -151,6 +151,12 @@ def test_the_frame_is_that_of_the_last_halt_or_a_rattled_start(config, tmp_path)
     )
     write_structures(tmp_path / "frame.extxyz", [bulk("Al", cubic=True, a=4.1) * (3, 3, 3), start.atoms])
     assert len(find_audit_frame(config, CampaignPaths(tmp_path), tmp_path / "frame.extxyz", None, 0.1).atoms) == 256
+    write_structures(tmp_path / "other.extxyz", [bulk("Cu") * (2, 2, 2)])
+    with pytest.raises(ValueError, match=r"holds Cu; system\.elements allows Al"):
+        find_audit_frame(config, CampaignPaths(tmp_path), tmp_path / "other.extxyz", None, 0.1)
+    (tmp_path / "torn.extxyz").write_text("3\nLattice")
+    with pytest.raises(ValueError, match=r"torn\.extxyz: ASE cannot read it"):
+        find_audit_frame(config, CampaignPaths(tmp_path), tmp_path / "torn.extxyz", None, 0.1)
     with pytest.raises(ValueError, match=r"--walker: md_900K"):
         find_audit_frame(config, CampaignPaths(tmp_path), None, "md_900K", 0.1)
 
