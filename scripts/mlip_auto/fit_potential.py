@@ -20,6 +20,7 @@ from mlip_auto.ace import (
 )
 from mlip_auto.config import CampaignConfig
 from mlip_auto.fitting import build_data_frame, fit_linear, fit_pacemaker, holds_linear_fit
+from mlip_auto.interim_fit import INTERIM
 from mlip_auto.oracles import compute_settings_hash
 from mlip_auto.paths import GenerationPaths
 from mlip_auto.structures import read_structures, write_atomically, write_json, write_structures
@@ -108,4 +109,5 @@ def fit_potential(
         },
     }
     write_json(output.metrics, metrics)
+    (scratch / INTERIM).unlink(missing_ok=True)  # a fit that is asked for anew starts from its start
     return metrics

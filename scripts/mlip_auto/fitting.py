@@ -16,6 +16,7 @@ from sklearn.linear_model import Ridge
 
 from mlip_auto.ace import make_periodic
 from mlip_auto.config import Training
+from mlip_auto.interim_fit import CALLBACK, FIT, STEPS, identify_fit, read_interim
 from mlip_auto.processes import die_with_parent
 from mlip_auto.structures import get_energy_weight, get_force_mask, is_isolated_atom
 from mlip_auto.training import TrainingSet, sum_reference_energies
@@ -81,6 +82,8 @@ def fit_pacemaker(
 ) -> BBasisConfiguration:
     """Run the `pacemaker` CLI with its tensorpot backend in `directory`, from the potential `start`.
 
+    Where an earlier attempt at the same fit was ended by force, it goes on from its interim potential.
+
     Raises
     ------
     FitFailed
@@ -89,13 +92,16 @@ def fit_pacemaker(
     directory.mkdir(parents=True, exist_ok=True)
     output = directory / "output_potential.yaml"
     output.unlink(missing_ok=True)
+    fit_id = identify_fit(frame, settings, seed)
+    start, steps = read_interim(directory, fit_id) or (start, 0)
     start.save(str(directory / "start.yaml"))
     frame.to_pickle(directory / "dataset.pckl.gzip", compression="gzip", protocol=4)
     fit: dict[str, object] = {
         "optimizer": "BFGS",
-        "maxiter": settings.maxiter,
+        "maxiter": max(1, settings.maxiter - steps),
         "loss": {"kappa": settings.kappa, "L1_coeffs": 1e-8, "L2_coeffs": 1e-8},
         "trainable_parameters": settings.trainable_parameters,
+        "callbacks": [CALLBACK],
     }
     content = {
         "seed": seed,
@@ -113,10 +119,12 @@ def fit_pacemaker(
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
+        FIT: fit_id,
+        STEPS: str(steps),
     }
     with (directory / "pacemaker.out").open("w") as console:
         code = subprocess.run(
-            [Path(sys.executable).with_name("pacemaker"), "--no-predict", "input.yaml"],
+            [sys.executable, "-m", "mlip_auto.interim_fit", "--no-predict", "input.yaml"],
             cwd=directory,
             env=environment,
             stdout=console,

@@ -54,6 +54,11 @@ class SlurmJob:
     def pends(self) -> bool:
         return self.state in _PENDING
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether Slurm holds it since a node could not start it (slurmctld was away then): it would pend for ever."""
+        return self.pends and "requeued held" in (self.reason or "").replace("_", " ")
+
 
 def name_prefix(campaign: str, generation: int) -> str:
     """What the names of a generation's jobs begin with; the plugin allows 50 letters, digits, `_` and `-`."""

@@ -21,7 +21,7 @@ import mlip_auto
 from mlip_auto.paths import CampaignPaths
 from mlip_auto.processes import Owner, die_with_parent, end_processes, find_processes, tagged_environment
 from mlip_auto.progress import TAIL, Progress
-from mlip_auto.slurm import SlurmUnreachable, list_jobs
+from mlip_auto.slurm import SlurmUnreachable, cancel_jobs, list_jobs
 
 REPO = Path(mlip_auto.__file__).parents[2]
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -197,12 +197,18 @@ class SnakemakeRun:
                 )
 
     def _is_at_work(self, snakemake: subprocess.Popen[str]) -> bool:
-        """Whether a job is in the queue or a local rule runs; True where Slurm does not answer."""
+        """Whether a job is in the queue or a local rule runs; True where Slurm does not answer.
+
+        Jobs that no time will start are cancelled: Snakemake sends them again.
+        """
         try:
             children = psutil.Process(snakemake.pid).children(recursive=True)
             if any(child.name() not in SLURM_CLIENTS for child in children):
                 return True
-            return bool(list_jobs(self.paths.root))
+            jobs = list_jobs(self.paths.root)
+            stuck = [job for job in jobs if job.is_stuck]
+            cancel_jobs(stuck)
+            return len(jobs) > len(stuck)
         except (psutil.NoSuchProcess, SlurmUnreachable):
             return True
 
