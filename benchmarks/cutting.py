@@ -80,7 +80,7 @@ def make_config(material: str, variant: str, seed: int) -> CampaignConfig:
                 "uncertainty_threshold": 5.0,
                 "walkers": [{"structure": {**crystal, "supercell": [5, 5, 5]}, "temperatures": [settings["target"]]}],
             },
-            "extraction": {"box_side": 3 * crystal["a"], **VARIANTS[variant]},
+            "extraction": {"box_side": 3 * crystal["a"], "max_atoms": 300, **VARIANTS[variant]},
             "validation": {"reference_md": {"steps": 300, "every": 30}},
         }
     )
@@ -153,7 +153,7 @@ def explore(config: CampaignConfig, generation: int, paths: CampaignPaths) -> li
             scratch = paths.work(generation, f"md/{name}")
             outcome = run_walker(config, generation, name, files.potential, files.active_set, walkers[name], scratch)
             print(f"    {name}: {outcome['outcome']} at step {outcome['step']}", flush=True)
-        cuts, refusals = extract_generation(config, generation, walkers)
+        cuts, refusals = extract_generation(config, generation, walkers, files.potential, files.active_set)
         write_structures(files.extracted, cuts)
         for refusal in refusals:
             print(f"    not cut: {refusal}", flush=True)

@@ -23,10 +23,13 @@ rule run_md:
 
 rule extract_clusters:
     input:
+        potential=GEN.potential,
+        active_set=GEN.active_set,
         outcomes=expand(GEN.walker("{walker}").outcome, walker=WALKERS_RUN, allow_missing=True),
         dumps=expand(GEN.walker("{walker}").dump, walker=WALKERS_RUN, allow_missing=True),
     output:
         extracted=GEN.extracted,
+        cuts_refused=GEN.cuts_refused,
     log:
         job_log("extract_clusters"),
     benchmark:

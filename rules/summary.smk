@@ -4,6 +4,7 @@
 rule summarise_generation:
     input:
         extracted=GEN.extracted,
+        cuts_refused=GEN.cuts_refused,
         outcomes=expand(GEN.walker("{walker}").outcome, walker=WALKERS_RUN, allow_missing=True),
         candidates=GEN.candidates,
         selected=GEN.selected,

@@ -14,8 +14,12 @@ from ase import Atoms
 from ase.build import bulk
 
 from example_structures import label_with_emt
-from mlip_auto.config import AceBasis
+from mlip_auto.ace import build_basis, compute_active_set, save_active_set
+from mlip_auto.config import AceBasis, Training
+from mlip_auto.fitted_potential import FittedPotential
+from mlip_auto.fitting import build_data_frame, fit_linear
 from mlip_auto.md import LammpsRunner
+from mlip_auto.training import build_training_set
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +29,7 @@ def small_basis() -> AceBasis:
     )
 
 
-@pytest.fixture
-def al_labels() -> list[Atoms]:
-    """Eight rattled, strained cells of 32 Al atoms."""
+def make_al_labels() -> list[Atoms]:
     rng = np.random.default_rng(7)
     labels = []
     for _ in range(8):
@@ -37,6 +39,24 @@ def al_labels() -> list[Atoms]:
         atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
         labels.append(label_with_emt(atoms))
     return labels
+
+
+@pytest.fixture
+def al_labels() -> list[Atoms]:
+    """Eight rattled, strained cells of 32 Al atoms."""
+    return make_al_labels()
+
+
+@pytest.fixture(scope="session")
+def al_potential(small_basis, tmp_path_factory) -> FittedPotential:
+    """Linear fit of those labels, with its active set."""
+    folder = tmp_path_factory.mktemp("al_potential")
+    data = build_training_set([make_al_labels()], held_out_fraction=0.0)
+    frame = build_data_frame(data, small_basis.cutoff)
+    basis = fit_linear(build_basis(small_basis, ["Al"]), frame, Training(basis=small_basis))
+    basis.save(str(folder / "potential.yaml"))
+    save_active_set(compute_active_set(basis, data.train), ["Al"], folder / "potential.asi")
+    return FittedPotential(folder / "potential.yaml", folder / "potential.asi")
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from mlip_auto.check_cutting import describe_cell, find_number_errors, judge_cuts
 from mlip_auto.check_oracle import find_oracle_errors
 from mlip_auto.check_structures import BuiltSource, CheckResult, build_checked, check_initial
 from mlip_auto.config import CampaignConfig
-from mlip_auto.config_initial import InitialStructures
-from mlip_auto.extraction import ROUNDING, box_fractions
+from mlip_auto.extractor import EmbeddingExtractor
 from mlip_auto.lammps_executable import CURE, find_command_fault
-from mlip_auto.neighbours import cell_heights
 from mlip_auto.oracles import GAMMA_ONLY_CODES
 from mlip_auto.walkers import base_walkers
 
@@ -41,12 +40,9 @@ def check_campaign(config: CampaignConfig, directory: Path = Path()) -> CheckRes
     _check_oracle(config, families, directory, result)
     _check_solver(config, result)
     _check_walkers(config, walkers, result)
+    _check_cutting(config, walkers, result)
     if config.lammps.engine == "executable" and (fault := find_command_fault(config.lammps)):
         result.errors.append(f"lammps.command: {fault}; {CURE}")
-    if config.extraction.mode == "box":
-        _check_box(config, walkers, result)
-    if config.extraction.mode == "cluster":
-        _check_cluster(config, result)
     if config.dft.code in GAMMA_ONLY_CODES:
         _check_one_cell_size(config, families, walkers, result)
     return result
@@ -106,82 +102,32 @@ def _check_walkers(config: CampaignConfig, walkers: Sequence[BuiltSource], resul
         )
 
 
-def _check_box(config: CampaignConfig, walkers: Sequence[BuiltSource], result: CheckResult) -> None:
-    side, cutoff = config.extraction.box_side, config.training.basis.cutoff
-    if side is None:
-        result.errors.append(
-            "extraction.box_side: missing; extraction.mode box needs it: a multiple of the lattice constant, at least "
-            f"twice the cutoff ({2 * cutoff:g} Å)"
-        )
-        return
-    if side < 2 * cutoff:
-        result.errors.append(
-            f"extraction.box_side: found {side:g} Å; at least twice the cutoff ({2 * cutoff:g} Å), or an atom "
-            "meets its own image: raise it, or lower training.basis.cutoff"
-        )
-        return
+def _check_cutting(config: CampaignConfig, walkers: Sequence[BuiltSource], result: CheckResult) -> None:
+    errors = find_number_errors(config)
     for walker in walkers:
         for start in walker.structures[:1]:
-            fractions = np.array(box_fractions(start, walker.source, side))
-            box = start.cell[:] * fractions[:, None]
-            sides = np.linalg.norm(box, axis=1)
-            if fractions.max() > 1 + 1e-9 or not start.pbc.all():
-                result.errors.append(
-                    f"{walker.key}: the MD cell {_describe_cell(start)} does not hold the box of "
-                    f"{side:g} Å to be cut from it; enlarge `supercell`, or lower extraction.box_side (at least "
-                    f"{2 * cutoff:g} Å)"
-                )
-            elif cell_heights(box).min() < 2 * cutoff - ROUNDING:
-                result.errors.append(
-                    f"extraction.box_side: found {side:g} Å; as whole crystal cells of {walker.key} it is "
-                    f"{cell_heights(box).min():.4g} Å wide, and twice the cutoff is {2 * cutoff:g} Å: raise it"
-                )
-            elif np.abs(sides - side).max() > 0.02 * side:
-                result.warnings.append(
-                    f"extraction.box_side: found {side:g} Å, no multiple of the crystal cell of {walker.key}; boxes of "
-                    f"{' × '.join(f'{length:.4g}' for length in sides)} Å are cut instead"
-                )
-
-
-def _check_cluster(config: CampaignConfig, result: CheckResult) -> None:
-    cutoff = config.training.basis.cutoff
-    core = config.extraction.core_radius or cutoff
-    buffer = config.extraction.buffer or cutoff
-    if core + buffer < cutoff:
-        result.errors.append(
-            f"extraction.buffer: found {buffer:g} Å around a core of {core:g} Å; together at least the cutoff "
-            f"({cutoff:g} Å), or the cut changes the centre's own neighbours: raise it"
-        )
+            if not errors:
+                found, doubtful = judge_cuts(config, walker.source, start)
+                result.errors.extend(f"{walker.key}: {error}" for error in found)
+                result.warnings.extend(f"{walker.key}: {warning}" for warning in doubtful)
+    result.errors.extend(errors)
 
 
 def _check_one_cell_size(
     config: CampaignConfig, families: Sequence[BuiltSource], walkers: Sequence[BuiltSource], result: CheckResult
 ) -> None:
     """A Gamma-point code labels one cell size only: initial cells and what the extraction will cut."""
-    extraction = config.extraction
-    result.errors.extend(
-        f"{family.key}.random_crystal: {config.dft.code} computes at the Gamma point only, and the cells of random "
-        "crystals all differ: remove it, or take a code with k-points"
-        for family in families
-        if isinstance(family.source, InitialStructures) and family.source.random_crystal
-    )
     cells = [(family.key, atoms) for family in families for atoms in family.structures]
     for walker in walkers:
         for start in walker.structures[:1]:
-            cut = start.copy()
-            if extraction.mode == "cluster":
-                cut.pbc = False
-            elif extraction.mode == "box" and extraction.box_side is not None:
-                cut.set_cell(
-                    start.cell[:] * np.array(box_fractions(start, walker.source, extraction.box_side))[:, None]
-                )
-            cells.append((f"{extraction.mode} cut from {walker.key}", cut))
+            extractor = EmbeddingExtractor.from_config(config, walker.source, start)
+            cells.append((f"{extractor.mode} cut from {walker.key}", extractor.outline(start)))
     distinct: list[tuple[str, Atoms]] = []
     for key, atoms in cells:
         if not any(_same_cell(atoms, other) for _, other in distinct):
             distinct.append((key, atoms))
     if len(distinct) > 1:
-        found = ", ".join(f"{_describe_cell(atoms)} ({key})" for key, atoms in distinct)
+        found = ", ".join(f"{describe_cell(atoms)} ({key})" for key, atoms in distinct)
         result.errors.append(
             f"dft.code: {config.dft.code} computes at the Gamma point only, where energies of different cell sizes "
             f"are not one data set; found {found}; allowed: one size for all: change `supercell` or extraction "
@@ -195,9 +141,3 @@ def _same_cell(atoms: Atoms, other: Atoms) -> bool:
     return bool(
         np.array_equal(atoms.pbc, other.pbc) and np.allclose(atoms.cell.cellpar(), other.cell.cellpar(), rtol=SAME_CELL)
     )
-
-
-def _describe_cell(atoms: Atoms) -> str:
-    if not atoms.pbc.any():
-        return "no periodic cell"
-    return " × ".join(f"{length:.4g}" for length in atoms.cell.lengths()) + " Å"

@@ -7,13 +7,14 @@ from ase import Atoms
 
 from mlip_auto.config import CampaignConfig
 from mlip_auto.distances import allowed_distances
-from mlip_auto.extraction import extract_from_walker
+from mlip_auto.extraction import WalkerFrames, extract_cuts
+from mlip_auto.fitted_potential import FittedPotential
 from mlip_auto.initial_sources import build_source
 from mlip_auto.lammps_executable import make_runner
 from mlip_auto.lammps_input import InferenceConfig
 from mlip_auto.lammps_output import read_last_frames
 from mlip_auto.paths import WalkerPaths
-from mlip_auto.structures import read_json, structure_id
+from mlip_auto.structures import read_json
 from mlip_auto.walkers import find_walker, is_confirmation
 
 FRAMES_CUT = 3  # last frames of a halted run that candidates are taken from
@@ -81,16 +82,11 @@ def run_walker(
 
 
 def extract_generation(
-    config: CampaignConfig, generation: int, walkers: dict[str, WalkerPaths]
+    config: CampaignConfig, generation: int, walkers: dict[str, WalkerPaths], potential: Path, active_set: Path
 ) -> tuple[list[Atoms], list[str]]:
     """Cuts from all walkers that halted or crashed, each structure once; and which were refused, and why."""
-    cuts: dict[str, Atoms] = {}
-    refusals: list[str] = []
-    for name, paths in walkers.items():
-        outcome = read_json(paths.outcome) | {"walker": name}
-        frames = read_last_frames(paths.dump, FRAMES_CUT)
-        found, refused = extract_from_walker(frames, outcome, config, generation)
-        refusals += refused
-        for atoms in found:
-            cuts.setdefault(structure_id(atoms), atoms)
-    return list(cuts.values()), refusals
+    ended = [
+        WalkerFrames(name, read_json(paths.outcome), read_last_frames(paths.dump, FRAMES_CUT))
+        for name, paths in walkers.items()
+    ]
+    return extract_cuts(ended, FittedPotential(potential, active_set), config, generation)

@@ -123,6 +123,11 @@ class GenerationPaths:
         return self.directory / "extracted.extxyz"
 
     @property
+    def cuts_refused(self) -> Path:
+        """JSON: which cuts were not made, and why: a list of sentences."""
+        return self.directory / "cuts_refused.json"
+
+    @property
     def summary(self) -> Path:
         return self.directory / "summary.json"
 

@@ -83,6 +83,7 @@ def summarise_generation(
         "versions": metrics["versions"],
         "confirmations_done": confirmation,
         "next_candidates": waiting,
+        "cuts_refused": read_json(files.cuts_refused),
         "decision": decision.value,
         "reason": reason,
     }

@@ -10,8 +10,10 @@ from ase import Atoms
 
 from mlip_auto.config import CampaignConfig
 from mlip_auto.config_initial import StructureSource
+from mlip_auto.cutting import CutRefused
+from mlip_auto.cutting_box import BoxShape
 from mlip_auto.distances import allowed_distances
-from mlip_auto.extraction import CutRefused, EmbeddingExtractor
+from mlip_auto.extractor import EmbeddingExtractor
 from mlip_auto.initial_sources import build_source
 from mlip_auto.lammps_output import read_last_frames
 from mlip_auto.neighbours import cell_heights
@@ -129,9 +131,11 @@ def make_trial_cuts(
             cutoff=config.training.basis.cutoff,
             core_radius=core_radius,
             buffer=buffer,
+            trained_radius=core_radius,
             vacuum=config.extraction.vacuum,
             allowed=allowed_distances(config.system.elements, config.initial.min_distance),
-            box_fractions=fractions,
+            box=BoxShape(fractions),
+            max_atoms=100 * len(frame.atoms),  # the limit asked for is checked below
         )
         for center in centers:
             what = f"{mode} with a buffer of {buffer:.2f} Å"

@@ -103,7 +103,22 @@ CASES = {
         {"extraction.box_side": 10.0, "training.basis.cutoff": 5.0},
         ["extraction.box_side", "10 Å", "8.1 Å wide"],
     ),
-    "no box side": ({"extraction.box_side": REMOVED}, ["extraction.box_side", "missing", "10 Å"]),
+    "cell larger than DFT can afford": (
+        {"extraction": {"mode": "cell"}},
+        ["exploration.walkers[0].structure", "extraction.max_atoms", "found 200", "256 atoms", "extraction.mode: box"],
+    ),
+    "cluster larger than DFT can afford": (
+        {"extraction": {"mode": "cluster"}},
+        ["extraction.max_atoms", "found 200", "extraction.buffer"],
+    ),
+    "box larger than DFT can afford": (
+        {"extraction.box_side": 16.2},
+        ["extraction.max_atoms", "found 200", "256 atoms", "extraction.box_side"],
+    ),
+    "MD cell without room for any box": (
+        {"exploration.walkers.0.structure.supercell": [2, 2, 2], "extraction": {"mode": "box"}},
+        ["exploration.walkers[0].structure", "8.1 × 8.1 × 8.1 Å", "10 Å", "supercell"],
+    ),
     "MD cell smaller than the box": (
         {"exploration.walkers.0.structure.supercell": [2, 2, 2]},
         ["exploration.walkers[0].structure", "8.1 × 8.1 × 8.1 Å", "12.15 Å", "supercell"],
@@ -189,7 +204,7 @@ def test_bad_input_is_refused_with_one_message(changes, words, directory):
     [
         ({"initial.structures.0.supercell": [1, 1, 1], "initial.structures.0.count": 80}, ["5.6 × 5.6 × 5.6 Å"]),
         ({"extraction": {"mode": "cluster"}}, ["no periodic cell (cluster cut from exploration.walkers[0].structure)"]),
-        ({"extraction": {"mode": "cell"}}, ["16.8 × 16.8 × 16.8 Å (cell cut"]),
+        ({"extraction": {"mode": "cell", "max_atoms": 216}}, ["16.8 × 16.8 × 16.8 Å (cell cut"]),
     ],
 )
 def test_gamma_point_code_refuses_mixed_cell_sizes(changes, words):

@@ -14,14 +14,13 @@ from plotly.offline import get_plotlyjs
 from mlip_auto.config import CampaignConfig, parse_config
 from mlip_auto.dashboard import write_dashboard
 from mlip_auto.dashboard_fit import judge_gamma, summarise_labels
-from mlip_auto.extraction import extract_from_walker
+from mlip_auto.exploration import extract_generation
 from mlip_auto.fit_potential import fit_potential
 from mlip_auto.generation_report import write_generation_figure
 from mlip_auto.initial import generate_candidates
 from mlip_auto.initial_sources import build_source
 from mlip_auto.labelling import label_structures
 from mlip_auto.lammps_input import InferenceConfig
-from mlip_auto.lammps_output import read_last_frames
 from mlip_auto.md import LammpsRunner
 from mlip_auto.paths import CampaignPaths
 from mlip_auto.report_data import find_clean_time, read_traces, tabulate_forces, tabulate_forecasts, thin_by_error
@@ -80,7 +79,6 @@ def run_generation(paths: CampaignPaths, config: CampaignConfig, number: int) ->
     labels = [one.labels for one in [*earlier, files]]
     known = (last.potential, last.active_set) if last else (None, None)
     fit_potential(config, number, labels, *known, [], paths.work(number, "training"), files, threads=1)
-    extracted = []
     for walker in base_walkers(config, number):
         settings = config.exploration
         inference = InferenceConfig(
@@ -92,8 +90,10 @@ def run_generation(paths: CampaignPaths, config: CampaignConfig, number: int) ->
         outcome = LammpsRunner().run_md(start, files.potential, files.active_set, inference, run, scratch)
         outcome["walker"] = walker.name
         write_json(run.outcome, outcome)
-        extracted += extract_from_walker(read_last_frames(run.dump, 3), outcome, config, number)[0]
+    runs = {walker.name: files.walker(walker.name) for walker in base_walkers(config, number)}
+    extracted, refused = extract_generation(config, number, runs, files.potential, files.active_set)
     write_structures(files.extracted, extracted)
+    write_json(files.cuts_refused, refused)
     outcomes = [files.walker(walker.name).outcome for walker in base_walkers(config, number)]
     write_json(files.summary, summarise_generation(files, number, 0, outcomes, config))
 

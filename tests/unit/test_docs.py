@@ -10,6 +10,8 @@ from mlip_auto.config_exploration import Exploration
 from mlip_auto.config_extraction import Extraction
 from mlip_auto.distances import COVALENT_FRACTION
 from mlip_auto.exploration import FRAMES_CUT
+from mlip_auto.extractor import CLEAN_DEPTH, FROZEN_MARGIN
+from mlip_auto.healing import ROUNDS, STEPS_A_ROUND
 
 REPO = Path(__file__).parents[2]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
@@ -37,6 +39,9 @@ DEFAULTS = [
     (Exploration, "uncertainty_threshold"),
     (Exploration, "gamma_select"),
     (Extraction, "max_clusters"),
+    (Extraction, "max_atoms"),
+    (Extraction, "max_force_change"),
+    (Extraction, "min_descriptor_distance"),
     (Extraction, "vacuum"),
     (Loop, "max_generations"),
     (Loop, "confirmations"),
@@ -54,5 +59,8 @@ def test_the_constants_of_the_method_are_those_of_the_code():
     assert f"has {ENVIRONMENTS_PER_FUNCTION} environments a function" in text
     assert f"the last {FRAMES_CUT} frames" in text
     assert f"{COVALENT_FRACTION:g} of the sum of covalent radii" in text
-    assert "`box` (default)" in text and Extraction().mode == "box"
+    assert "`extraction.mode: auto` (default)" in text and Extraction().mode == "auto"
+    assert "10 steps of FIRE at a time" in text and STEPS_A_ROUND == 10
+    assert f"{ROUNDS * STEPS_A_ROUND} steps at most" in text
+    assert f"{CLEAN_DEPTH:g} cutoffs" in text and f"{FROZEN_MARGIN:g} Å more" in text
     assert Validation().reference_md is None

@@ -1,5 +1,6 @@
-"""Cuts against shells worked out by hand, two neighbour searches against each other, boxes against their crystal."""
+"""From frames of halted MD to audited cuts: real gamma, a real potential, faces that are healed."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,310 +8,279 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.build import bulk
-from ase.neighborlist import neighbor_list
+from ase.calculators.emt import EMT
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import thermalize_momenta
+from ase.units import fs
 
 from mlip_auto.config import CampaignConfig, parse_config
 from mlip_auto.config_initial import StructureSource
-from mlip_auto.distances import allowed_distances, find_too_close
-from mlip_auto.extraction import CutRefused, EmbeddingExtractor, box_fractions, choose_centers, extract_from_walker
+from mlip_auto.cut_audit import SAME_GAMMA, audit_cut, evaluate_frame
+from mlip_auto.cut_mode import find_bonding
+from mlip_auto.cutting import ParentFrame
+from mlip_auto.extraction import WalkerFrames, extract_cuts
+from mlip_auto.extractor import FROZEN_MARGIN, EmbeddingExtractor
+from mlip_auto.healing import heal, relax_shell
 from mlip_auto.neighbours import find_neighbours
 from mlip_auto.structures import read_structures, structure_id, write_structures
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "al_emt.yaml"
 A = 4.05  # Å, fcc Al
-ALLOWED = allowed_distances(["Al", "Cu", "Si"])
+CORNER, MIDDLE = 0, 167  # atoms of the 4 x 4 x 4 cell that are far from each other
 
 
-def make_extractor(mode: str, **settings) -> EmbeddingExtractor:
-    defaults = {"cutoff": 4.0, "core_radius": 4.0, "buffer": 4.0, "vacuum": 6.0, "allowed": ALLOWED}
-    return EmbeddingExtractor(mode, **{**defaults, **settings})
+@pytest.fixture
+def make_config(small_basis):
+    def make(**extraction) -> CampaignConfig:
+        content = yaml.safe_load(EXAMPLE.read_text())
+        content["training"]["basis"] = small_basis.model_dump()
+        content["extraction"] = {"box_side": 3 * A, "max_atoms": 300, **extraction}
+        return parse_config(content)
+
+    return make
 
 
-def make_hot_crystal(repeats: int, deviation: float = 0.1, seed: int = 0, element: str = "Al") -> Atoms:
-    crystal = bulk("Al", "fcc", a=A, cubic=True) if element == "Al" else bulk("Si", "diamond", a=5.6, cubic=True)
-    frame = crystal.repeat(repeats)
-    frame.rattle(deviation, seed=seed)
-    return frame
+@pytest.fixture
+def make_frame(al_potential):
+    """Hot aluminium with the gamma of the potential, some atoms pushed aside by so many Å."""
+
+    def make(step: int = 10, pushed: dict[int, float] | None = None, seed: int = 0, deviation: float = 0.1) -> Atoms:
+        frame = bulk("Al", "fcc", a=A, cubic=True).repeat(4)
+        frame.rattle(deviation, seed=seed)
+        for atom, distance in (pushed or {}).items():
+            frame.positions[atom] += distance / np.sqrt(3)
+        frame.set_array("gamma", al_potential.evaluate(frame).gamma)
+        frame.info["step"] = step
+        return frame
+
+    return make
 
 
-def make_config(**extraction) -> CampaignConfig:
-    content = yaml.safe_load(EXAMPLE.read_text())
-    content["extraction"] = extraction
-    return parse_config(content)
+def halted(*frames: Atoms, name: str = "md_900K", outcome: str = "halted") -> WalkerFrames:
+    return WalkerFrames(name, {"outcome": outcome}, frames)
 
 
-def add_gamma(frame: Atoms, step: int, gammas: dict[int, float]) -> Atoms:
-    gamma = np.full(len(frame), 0.5)
-    gamma[list(gammas)] = list(gammas.values())
-    frame.set_array("gamma", gamma)
-    frame.info["step"] = step
-    return frame
-
-
-# Shells of fcc with a = 4.05 Å, neighbours at a * sqrt(n / 2):
-#   n   distance   atoms      n   distance   atoms
-#   1   2.864 Å      12       4   5.728 Å      12
-#   2   4.050 Å       6       5   6.404 Å      24
-#   3   4.960 Å      24       6   7.015 Å       8      7   7.577 Å  48      8   8.100 Å  6
-# Core of 4.0 Å: the centre and shell 1, 1 + 12 = 13 atoms (shell 2 at 4.05 is just outside).
-# Core 4.0 + buffer 1.0 = 5.0 Å: shells 1 to 3, 1 + 12 + 6 + 24 = 43 atoms.
-# Core 4.0 + buffer 4.0 = 8.0 Å: shells 1 to 7, 43 + 12 + 24 + 8 + 48 = 135 atoms.
-@pytest.mark.parametrize(("buffer", "n_atoms"), [(1e-6, 13), (0.1, 19), (1.0, 43), (4.0, 135)])
-@pytest.mark.parametrize("place", ["middle", "corner"])
-def test_cluster_has_the_shells_of_fcc(buffer, n_atoms, place):
-    frame = bulk("Al", "fcc", a=A, cubic=True).repeat(3)  # 12.15 Å: R = 8 Å reaches periodic images
-    middle = int(np.argmin(np.linalg.norm(frame.positions - 1.5 * A * np.array([1, 1, 0]), axis=1)))
-    center = middle if place == "middle" else 0  # atom 0 sits at the origin: its shells cross three faces
-    cut = make_extractor("cluster", buffer=buffer).extract_cluster(frame, center)
-    assert len(cut.atoms) == n_atoms
-    assert cut.force_mask.sum() == 13
-    assert cut.atoms.get_distances(cut.center_atom_index, np.flatnonzero(cut.force_mask)).max() < 4.0
-    assert cut.atoms.arrays["parent_index"][cut.center_atom_index] == center
-    np.testing.assert_array_equal(cut.atoms.arrays["force_mask"], cut.force_mask)
-
-
-def test_cluster_across_a_cell_boundary_is_the_cluster_in_the_middle():
-    frame = make_hot_crystal(5)
-    moved = frame.copy()
-    moved.positions += 0.5 * frame.cell.lengths() - frame.positions[0]  # atom 0 from the corner to the middle
-    moved.wrap()
-    cuts = [make_extractor("cluster").extract_cluster(cell, 0).atoms for cell in (frame, moved)]
-    np.testing.assert_array_equal(cuts[0].arrays["parent_index"], cuts[1].arrays["parent_index"])
-    np.testing.assert_allclose(cuts[0].positions, cuts[1].positions, atol=1e-8)
-
-
-def test_cluster_from_a_cell_smaller_than_the_radius_holds_images_as_atoms():
-    # The primitive cell has one atom, 2.34 Å between its faces; all 42 neighbours within 5 Å are its own images.
-    frame = bulk("Al", "fcc", a=A)
-    cut = make_extractor("cluster", buffer=1.0).extract_cluster(frame, 0)
-    assert len(cut.atoms) == 43
-    assert cut.force_mask.sum() == 13
-    assert set(cut.atoms.arrays["parent_index"]) == {0}
-    distances = cut.atoms.get_all_distances()[np.triu_indices(43, 1)]
-    assert distances.min() == pytest.approx(A / np.sqrt(2), abs=1e-8)
-
-
-def test_cluster_stands_in_vacuum_and_its_energy_does_not_count():
-    cut = make_extractor("cluster", vacuum=7.0).extract_cluster(make_hot_crystal(5), 17).atoms
-    assert not cut.pbc.any()
-    assert cut.positions.min(axis=0) == pytest.approx([7.0] * 3)
-    assert cut.cell.lengths() - cut.positions.max(axis=0) == pytest.approx([7.0] * 3)
-    assert cut.info["energy_weight"] == 0.0
-
-
-def make_cells() -> dict[str, Atoms]:
-    cubic = make_hot_crystal(3)
-    sheared = cubic.copy()
-    sheared.set_cell(cubic.cell[:] @ [[1, 0, 0], [0.45, 1, 0], [-0.3, 0.4, 1]], scale_atoms=True)
-    slab = cubic.copy()
-    slab.pbc = (True, True, False)
-    unwrapped = cubic.copy()
-    unwrapped.positions += np.random.default_rng(1).integers(-2, 3, (len(cubic), 3)) * cubic.cell.lengths()
-    primitive = bulk("Cu", "hcp", a=2.55, c=4.1).repeat((1, 2, 1))
-    chain = bulk("Si", "diamond", a=5.6, cubic=True).repeat((1, 1, 6))
-    chain.rattle(0.1, seed=3)
-    molecule = Atoms("Si3", [[0, 0, 0], [2.2, 0, 0], [0, 2.4, 0]])
-    return {
-        "cubic": cubic,
-        "sheared": sheared,
-        "slab": slab,
-        "unwrapped": unwrapped,
-        "primitive": primitive,
-        "chain": chain,
-        "molecule": molecule,
-    }
-
-
-@pytest.mark.parametrize("name", make_cells())
-@pytest.mark.parametrize("radius", [3.0, 5.5, 9.0])
-def test_neighbours_are_those_of_the_list_of_ase(name, radius):
-    frame = make_cells()[name]
-    of_atom, others, vectors = neighbor_list("ijD", frame, radius)
-    for center in {0, len(frame) - 1}:
-        found, found_vectors = find_neighbours(frame, center, radius)
-        expected, expected_vectors = others[of_atom == center], vectors[of_atom == center]
-        order = np.lexsort((*np.round(expected_vectors, 6).T, expected))
-        np.testing.assert_array_equal(found, expected[order])
-        np.testing.assert_allclose(found_vectors, expected_vectors[order], atol=1e-6)
-        assert len(found) > 0
-
-
-def test_hot_box_has_one_atom_for_each_site_and_the_centre_sees_no_difference():
-    # 3 of 5 cells: 4 * 3^3 = 108 sites, whatever the thermal motion does at the faces.
-    extractor = make_extractor("box", cutoff=5.0, core_radius=5.0, box_fractions=(0.6, 0.6, 0.6))
-    frame = make_hot_crystal(5, 0.15)
-    for center in (0, 123, 311, 499):
-        cut = extractor.extract_cluster(frame, center)
-        box = cut.atoms
-        assert len(box) == 108
-        assert box.cell.lengths() == pytest.approx([3 * A] * 3)
-        assert box.pbc.all()
-        assert find_too_close(box, ALLOWED) is None
-        assert len(set(box.arrays["parent_index"])) == 108
-        expected, vectors = find_neighbours(frame, center, 5.0)
-        found, box_vectors = find_neighbours(box, cut.center_atom_index, 5.0)
-        np.testing.assert_array_equal(box.arrays["parent_index"][found], expected)
-        np.testing.assert_allclose(box_vectors, vectors, atol=1e-8)
-        assert cut.force_mask.sum() == 1 + len(expected)
-        assert box.info["energy_weight"] == 0.0
-
-
-def test_box_keeps_the_stoichiometry_of_an_ordered_compound():
-    frame = bulk("AlCu", "cesiumchloride", a=2.9, cubic=True).repeat(6)
-    frame.rattle(0.12, seed=2)
-    extractor = make_extractor("box", box_fractions=(2 / 3,) * 3)
-    for center in (0, 1, 200):
-        cut = extractor.extract_cluster(frame, center).atoms
-        assert cut.get_chemical_formula() == "Al64Cu64"
-
-
-def test_box_follows_the_strain_of_its_frame():
-    frame = make_hot_crystal(5, 0.12)
-    frame.set_cell(frame.cell[:] @ [[1.02, 0, 0], [0.03, 1.01, 0], [0, -0.02, 0.99]], scale_atoms=True)
-    extractor = make_extractor("box", cutoff=5.0, core_radius=5.0, box_fractions=(0.6, 0.6, 0.6))
-    cut = extractor.extract_cluster(frame, 77).atoms
-    np.testing.assert_allclose(cut.cell[:], 0.6 * frame.cell[:])
-    assert len(cut) == 108
-
-
-def test_box_that_is_core_throughout_counts_its_energy():
-    half_diagonal = 0.5 * np.sqrt(3) * 3 * A
-    extractor = make_extractor("box", core_radius=half_diagonal + 0.1, box_fractions=(0.6, 0.6, 0.6))
-    cut = extractor.extract_cluster(make_hot_crystal(5), 3)
-    assert cut.force_mask.all()
-    assert cut.atoms.info["energy_weight"] == 1.0
-
-
-def test_box_does_not_fill_a_vacancy_beside_the_centre():
-    frame = make_hot_crystal(5)
-    center = 0
-    neighbour = find_neighbours(frame, center, 3.3)[0][0]
-    del frame[neighbour]
-    extractor = make_extractor("box", cutoff=5.0, core_radius=5.0, box_fractions=(0.6, 0.6, 0.6))
-    cut = extractor.extract_cluster(frame, center)
-    assert len(find_neighbours(cut.atoms, cut.center_atom_index, 3.3)[0]) == 11
-
-
-def test_box_narrower_than_twice_the_cutoff_is_refused():
-    frame = make_hot_crystal(5)
-    frame.set_cell(frame.cell * 0.97, scale_atoms=True)  # pressed: 11.79 Å are left of 12.15 Å
-    with pytest.raises(CutRefused, match=r"11\.79 Å.*12 Å"):
-        make_extractor("box", cutoff=6.0, box_fractions=(0.6, 0.6, 0.6)).extract_cluster(frame, 0)
-
-
-def test_box_of_exactly_twice_the_cutoff_is_cut():
-    extractor = make_extractor("box", cutoff=1.5 * A, core_radius=4.0, box_fractions=(0.6, 0.6, 0.6))
-    assert len(extractor.extract_cluster(make_hot_crystal(5), 0).atoms) == 108
+def make_extractor(config: CampaignConfig, frame: Atoms) -> EmbeddingExtractor:
+    return EmbeddingExtractor.from_config(config, config.exploration.walkers[0].structure, frame)
 
 
 @pytest.mark.parametrize("mode", ["cluster", "box", "cell"])
-def test_cut_with_atoms_too_close_is_refused(mode):
-    frame = make_hot_crystal(5, 0.05)
-    neighbour = find_neighbours(frame, 0, 3.3)[0][0]
-    frame.positions[neighbour] = frame.positions[0] + [1.0, 0, 0]
-    with pytest.raises(CutRefused, match=r"1\.00 Å apart; initial\.min_distance\.Al-Al allows 1\.69 Å"):
-        make_extractor(mode, box_fractions=(0.6, 0.6, 0.6)).extract_cluster(frame, 0)
-
-
-def test_cell_is_the_whole_frame():
-    frame = make_hot_crystal(3)
-    cut = make_extractor("cell").extract_cluster(frame, 40)
-    assert len(cut.atoms) == len(frame)
-    assert cut.center_atom_index == 40
-    assert cut.force_mask.all()
-    assert cut.atoms.info["energy_weight"] == 1.0
-    assert structure_id(cut.atoms) == structure_id(frame)
-
-
-@pytest.mark.parametrize(
-    ("source", "lengths", "side", "expected"),
-    [
-        ({"prototype": "fcc", "supercell": (4, 4, 4)}, (16.2, 16.2, 16.2), 12.15, (0.75, 0.75, 0.75)),
-        ({"prototype": "fcc", "supercell": (4, 4, 4)}, (16.2, 16.2, 16.2), 13.2, (0.75, 0.75, 0.75)),
-        ({"prototype": "hcp", "supercell": (6, 6, 4)}, (19.2, 19.2, 20.8), 14.0, (4 / 6, 4 / 6, 3 / 4)),
-        ({"file": "melt.xyz"}, (20.0, 20.0, 25.0), 10.0, (0.5, 0.5, 0.4)),
-    ],
-)
-def test_box_spans_whole_crystal_cells(source, lengths, side, expected):
-    start = Atoms(cell=lengths, pbc=True)
-    assert box_fractions(start, StructureSource(**source), side) == pytest.approx(expected)
-
-
-def test_centers_start_with_the_halting_atom_and_keep_apart():
-    frames = [make_hot_crystal(4, seed=seed) for seed in range(3)]
-    near = int(find_neighbours(frames[2], 10, 3.3)[0][0])
-    far = int(np.argmax(frames[2].get_distances(10, range(len(frames[2])), mic=True)))
-    add_gamma(frames[0], 80, {10: 9.0, near: 8.0})
-    add_gamma(frames[1], 90, {})
-    add_gamma(frames[2], 100, {10: 6.0, near: 5.5, far: 2.5})
-    assert list(choose_centers(frames, 2.0, 5.0)) == [(2, 10), (0, 10), (2, far)]
-    assert list(choose_centers(frames, 2.0, 5.0, one_per_frame=True)) == [(2, 10), (0, 10)]
-
-
-def test_halting_atom_is_chosen_even_below_the_threshold():
-    frame = add_gamma(make_hot_crystal(2), 10, {7: 1.5})
-    assert list(choose_centers([frame], 2.0, 5.0)) == [(0, 7)]
-
-
-@pytest.mark.parametrize("mode", ["cluster", "box", "cell"])
-def test_cuts_carry_their_provenance_and_keep_their_id_through_a_file(mode, tmp_path):
-    frames = [add_gamma(make_hot_crystal(4, seed=seed), 10 * seed, {5: 3.0 + seed}) for seed in range(3)]
-    outcome = {"outcome": "halted", "walker": "md_900K_c2"}
-    config = make_config(mode=mode, box_side=12.15, core_radius=3.5, buffer=2.0)
-    cuts, refusals = extract_from_walker(frames, outcome, config, generation=4)
+def test_cuts_carry_their_provenance_and_keep_their_id_through_a_file(
+    mode, tmp_path, make_config, make_frame, al_potential
+):
+    frame = make_frame(30, {CORNER: 0.9, MIDDLE: 0.8})
+    config = make_config(mode=mode, max_clusters=2)
+    cuts, refusals = extract_cuts([halted(frame, name="md_900K_c2")], al_potential, config, generation=4)
     assert refusals == []
-    assert [cut.info["step"] for cut in cuts] == [20, 10, 0]
+    assert len(cuts) == (1 if mode == "cell" else 2)
     write_structures(tmp_path / "extracted.extxyz", cuts)
     for cut, read in zip(cuts, read_structures(tmp_path / "extracted.extxyz"), strict=True):
         assert read.info["structure_id"] == structure_id(read) == structure_id(cut)
         assert read.info["config_type"] == "active_learning"
         assert read.info["generation"] == 4
         assert read.info["walker"] == "md_900K_c2"
+        assert read.info["cut_mode"] == mode
+        assert mode in read.info["mode_reason"]
+        assert read.info["composition_change"] == "none"
         center = read.info["center_atom_index"]
-        assert read.arrays["parent_index"][center] == 5
-        assert read.arrays["gamma"][center] == pytest.approx(read.info["gamma"])
-        assert f"step {read.info['step']}, atom 5" in read.info["origin"]
+        assert read.arrays["parent_index"][center] == read.info["parent_center"]
+        assert f"step 30, atom {read.info['parent_center']}" in read.info["origin"]
+        assert read.arrays["gamma"][center] == pytest.approx(read.info["gamma"], rel=1e-6)
+        assert read.arrays["cut_gamma"][center] == pytest.approx(read.info["gamma"], rel=SAME_GAMMA)
+        assert read.info["audit_force_change"] == pytest.approx(read.arrays["force_change"].max(), abs=1e-6)
         np.testing.assert_array_equal(read.arrays["force_mask"], cut.arrays["force_mask"])
 
 
-def test_extraction_stops_at_max_clusters_and_drops_duplicates():
-    frame = add_gamma(make_hot_crystal(4), 10, dict.fromkeys(range(0, 256, 5), 4.0))
-    outcome = {"outcome": "crashed", "walker": "md_300K"}
-    cuts, _ = extract_from_walker([frame], outcome, make_config(mode="box", box_side=12.15, max_clusters=2), 0)
-    assert len(cuts) == 2
-    same = [frame, frame.copy()]
-    cuts, _ = extract_from_walker(same, outcome, make_config(mode="cell"), 0)
+@pytest.mark.parametrize("mode", ["cluster", "box"])
+def test_each_core_atom_can_be_shown_in_its_frame(mode, make_config, make_frame, al_potential):
+    frame = make_frame(pushed={CORNER: 0.9})
+    (cut, *_), _ = extract_cuts([halted(frame)], al_potential, make_config(mode=mode), generation=1)
+    core = np.flatnonzero(cut.arrays["force_mask"])
+    center, parents = cut.info["center_atom_index"], cut.arrays["parent_index"]
+    in_cut = cut.get_distances(center, core, mic=True, vector=True)
+    in_frame = frame.get_distances(cut.info["parent_center"], parents[core], mic=True, vector=True)
+    np.testing.assert_allclose(in_cut, in_frame, atol=1e-8)
+
+
+def run_hot_md(temperature: float) -> Atoms:
+    """A frame of EMT's own MD: unlike those of rattled atoms, its displacements are no strangers to each other."""
+    rng = np.random.default_rng(0)
+    atoms = bulk("Al", "fcc", a=A, cubic=True).repeat(4)
+    atoms.calc = EMT()
+    thermalize_momenta(atoms, temperature_K=2 * temperature, rng=rng)
+    Langevin(atoms, 4 * fs, temperature_K=temperature, friction=0.02 / fs, rng=rng, fixcm=False).run(40)
+    return Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
+
+
+def test_healed_box_has_known_faces_and_its_core_is_untouched(make_config, al_potential):
+    frame = run_hot_md(1200)
+    frame.set_array("gamma", al_potential.evaluate(frame).gamma)
+    center = int(np.argmax(frame.arrays["gamma"]))
+    extractor = make_extractor(make_config(mode="box"), frame)
+    audit = partial(
+        audit_cut,
+        reference=evaluate_frame(ParentFrame(frame), center, extractor.core_radius, al_potential),
+        potential=al_potential,
+        allowed=extractor.allowed,
+        threshold=5.0,
+        max_force_change=10.0,
+    )
+    raw = extractor.extract_cluster(frame, center)
+    cut, found = heal(raw, al_potential, extractor.frozen_radius, audit)
+    assert audit(raw).boundary_above > 10
+    assert audit(raw).boundary_gamma > 50
+    assert found.boundary_above == 0
+    assert found.problems == ()
+    assert found.gamma_center == pytest.approx(frame.arrays["gamma"][center], rel=1e-6)
+    moved = np.linalg.norm(cut.atoms.positions - raw.atoms.positions, axis=1)
+    frozen = np.linalg.norm(raw.vectors(), axis=1) < extractor.cutoff + FROZEN_MARGIN
+    assert moved[frozen].max() == 0
+    assert 0.1 < moved[~frozen].max() < 3
+    np.testing.assert_array_equal(cut.atoms.arrays["parent_index"], raw.atoms.arrays["parent_index"])
+
+
+def test_a_box_that_looks_known_is_left_as_it_is(make_config, make_frame, al_potential):
+    frame = make_frame(pushed={CORNER: 0.9}, deviation=0.02)
+    config = make_config(mode="box")
+    (cut, *_), _ = extract_cuts([halted(frame)], al_potential, config, generation=1)
+    raw = make_extractor(config, frame).extract_cluster(frame, cut.info["parent_center"])
+    np.testing.assert_array_equal(cut.positions, raw.atoms.positions)
+
+
+def test_audit_sees_a_moved_neighbour(make_config, make_frame, al_potential):
+    frame = make_frame(pushed={CORNER: 0.5})
+    extractor = make_extractor(make_config(mode="box"), frame)
+    cut = extractor.extract_cluster(frame, CORNER)
+    neighbour = find_neighbours(cut.atoms, cut.center_atom_index, 3.5)[0][0]
+    cut.atoms.positions[neighbour] += [0.3, 0, 0]
+    reference = evaluate_frame(ParentFrame(frame), CORNER, extractor.core_radius, al_potential)
+    audit = audit_cut(cut, reference, al_potential, extractor.allowed, threshold=5.0, max_force_change=0.05)
+    assert len(audit.problems) == 3
+    for words, problem in zip(
+        ["1 of 21 core atoms", "gamma of the centre", "extraction.max_force_change allows 0.05"],
+        sorted(audit.problems, key=lambda text: (text[0] != "1", text)),
+        strict=True,
+    ):
+        assert words in problem
+
+
+def test_relaxing_lowers_the_energy_of_the_shell_alone(make_config, make_frame, al_potential):
+    frame = make_frame(deviation=0.15)
+    extractor = make_extractor(make_config(mode="box"), frame)
+    cut = extractor.extract_cluster(frame, MIDDLE)
+    healed = relax_shell(cut, al_potential, extractor.frozen_radius)
+    energies = []
+    for atoms in (cut.atoms.copy(), healed.atoms.copy()):
+        atoms.calc = al_potential.calculator
+        energies.append(atoms.get_potential_energy())
+    assert energies[1] < energies[0] - 0.5
+    assert not healed.atoms.constraints
+
+
+def test_cut_that_fails_its_audit_is_enlarged_and_refused_when_it_cannot_grow(make_config, make_frame, al_potential):
+    frame = make_frame(pushed={CORNER: 0.9}, deviation=0.12)
+    small = {"mode": "box", "max_force_change": 0.02, "max_clusters": 1, "box_side": None}
+    (cut, *_), _ = extract_cuts([halted(frame)], al_potential, make_config(**small), generation=1)
+    assert len(cut) == 256  # the smallest box, of 3 crystal cells, changes forces by more
+    assert cut.info["audit_force_change"] <= 0.02
+    cuts, refusals = extract_cuts([halted(frame)], al_potential, make_config(**small | {"max_atoms": 200}), 1)
+    assert cuts == []
+    for words in ("box of 108 atoms: the model's force", "box has 256 atoms; extraction.max_atoms allows 200"):
+        assert words in refusals[0]
+
+
+def test_sites_of_all_walkers_are_chosen_together(make_config, make_frame, al_potential):
+    """The same frame met by two walkers is one question; another frame is another."""
+    frame, other = make_frame(50, {CORNER: 0.9}), make_frame(70, {CORNER: 0.9, MIDDLE: 0.8}, seed=3)
+    walkers = [halted(frame), halted(frame.copy(), name="md_300K")]
+    cuts, _ = extract_cuts(walkers, al_potential, make_config(mode="cluster"), generation=0)
+    alone, _ = extract_cuts(walkers[:1], al_potential, make_config(mode="cluster"), generation=0)
+    assert [cut.info["structure_id"] for cut in cuts] == [cut.info["structure_id"] for cut in alone]
+    walkers[1] = halted(other, name="md_300K")
+    cuts, _ = extract_cuts(walkers, al_potential, make_config(mode="cluster", max_clusters=2), generation=0)
+    assert [cut.info["walker"] for cut in cuts[:2]] == ["md_900K", "md_300K"]  # the halting atoms come first
+    assert {cut.info["parent_center"] for cut in cuts if cut.info["step"] == 70} == {CORNER, MIDDLE}
+
+
+def test_near_duplicates_are_dropped_by_descriptor(make_config, make_frame, al_potential):
+    first = make_frame(40, {CORNER: 0.9})
+    later = first.copy()
+    later.rattle(0.002, seed=9)
+    later.info["step"] = 50
+    later.set_array("gamma", al_potential.evaluate(later).gamma)
+    assert structure_id(first) != structure_id(later)
+    cuts, _ = extract_cuts([halted(first, later)], al_potential, make_config(mode="cluster"), generation=0)
+    assert [cut.info["parent_center"] for cut in cuts].count(CORNER) == 1
+
+
+def test_at_most_max_clusters_of_a_walker_and_one_cell_of_a_frame(make_config, make_frame, al_potential):
+    frame = make_frame(pushed=dict.fromkeys(range(0, 256, 40), 0.9))
+    walkers = [halted(frame, outcome="crashed")]
+    for number in (1, 3):
+        cuts, _ = extract_cuts(walkers, al_potential, make_config(mode="box", max_clusters=number), 0)
+        assert len(cuts) == number
+    cuts, _ = extract_cuts(walkers, al_potential, make_config(mode="cell"), 0)
     assert len(cuts) == 1
 
 
-def test_refused_cuts_are_said_and_the_next_centre_is_taken():
-    frame = make_hot_crystal(4, 0.05)
-    neighbour = int(find_neighbours(frame, 0, 3.3)[0][0])
-    frame.positions[neighbour] = frame.positions[0] + [1.0, 0, 0]
-    distances = frame.get_distances(0, range(len(frame)), mic=True)
-    far = int(np.argmax(distances))
-    add_gamma(frame, 70, {0: 50.0, far: 3.0})
-    config = make_config(mode="cluster", core_radius=4.0, buffer=1.0)
-    cuts, refusals = extract_from_walker([frame], {"outcome": "crashed", "walker": "md_300K"}, config, 1)
-    assert [cut.arrays["parent_index"][cut.info["center_atom_index"]] for cut in cuts] == [far]
-    assert len(refusals) == 1
-    assert "md_300K, step 70, atom 0, gamma 50.00" in refusals[0]
+def test_refused_cuts_are_said_and_the_next_centre_is_taken(make_config, make_frame, al_potential):
+    frame = make_frame(70, {MIDDLE: 0.8}, deviation=0.05)
+    neighbour = int(find_neighbours(frame, CORNER, 3.3)[0][0])
+    frame.positions[neighbour] = frame.positions[CORNER] + [1.0, 0, 0]
+    frame.set_array("gamma", al_potential.evaluate(frame).gamma)
+    halting = int(np.argmax(frame.arrays["gamma"]))
+    walker = halted(frame, name="md_300K", outcome="crashed")
+    cuts, refusals = extract_cuts([walker], al_potential, make_config(mode="cluster", buffer=1.0), 1)
+    assert MIDDLE in [cut.info["parent_center"] for cut in cuts]
+    assert f"md_300K, step 70, atom {halting}, gamma" in refusals[0]
     assert "1.00 Å apart" in refusals[0]
 
 
-def test_frames_without_finite_positions_are_left_out():
-    good, bad = (add_gamma(make_hot_crystal(4), step, {3: 4.0}) for step in (10, 20))
+def test_frames_that_are_no_numbers_are_left_out(make_config, make_frame, al_potential):
+    good, bad = make_frame(10, {MIDDLE: 0.9}), make_frame(20)
     bad.positions[:] = np.nan
-    cuts, refusals = extract_from_walker(
-        [good, bad], {"outcome": "crashed", "walker": "md_300K"}, make_config(mode="cell"), 0
-    )
+    walker = halted(good, bad, name="md_300K", outcome="crashed")
+    cuts, refusals = extract_cuts([walker], al_potential, make_config(mode="cell"), 0)
     assert [cut.info["step"] for cut in cuts] == [10]
     assert len(refusals) == 1
 
 
-def test_completed_walker_is_not_cut():
-    frame = add_gamma(make_hot_crystal(4), 1000, {3: 4.0})
-    assert extract_from_walker([frame], {"outcome": "completed", "walker": "md_300K"}, make_config(mode="cell"), 0) == (
-        [],
-        [],
-    )
+def test_completed_walker_is_not_cut(make_config, make_frame, al_potential):
+    walker = halted(make_frame(1000, {MIDDLE: 0.9}), outcome="completed")
+    assert extract_cuts([walker], al_potential, make_config(mode="cell"), 0) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "pbc", "mode", "reason"),
+    [
+        ({}, True, "cell", "256 atoms are no more than extraction.max_atoms (300)"),
+        ({"max_atoms": 200}, True, "box", "bonding is metallic"),
+        ({"max_atoms": 200}, (True, True, False), "cluster", "not periodic in all directions"),
+        ({"max_atoms": 100}, True, "cluster", "so would be its box of 108 atoms"),
+        ({"max_atoms": 200, "bonding": "molecular"}, True, "cluster", "whole molecules"),
+        ({"max_atoms": 200, "mode": "cluster"}, True, "cluster", "extraction.mode: cluster"),
+    ],
+)
+def test_auto_chooses_and_says_why(settings, pbc, mode, reason, make_config):
+    frame = bulk("Al", "fcc", a=A, cubic=True).repeat(4)
+    frame.pbc = pbc
+    extractor = make_extractor(make_config(**{"mode": "auto", **settings}), frame)
+    assert extractor.mode == mode
+    assert reason in extractor.mode_reason
+
+
+@pytest.mark.parametrize(
+    ("elements", "bonding"),
+    [("Al Cu", "metallic"), ("Si", "covalent"), ("Ga As", "covalent"), ("Na Cl", "ionic"), ("Si O", "covalent")],
+)
+def test_bonding_is_guessed_by_the_elements(elements, bonding, make_config):
+    assert find_bonding(make_config().extraction, elements.split()) == bonding
+
+
+def test_default_box_holds_the_frozen_core(make_config):
+    frame = bulk("Al", "fcc", a=A, cubic=True).repeat(6)
+    source = StructureSource(prototype="fcc", supercell=(6, 6, 6))
+    config = make_config(mode="box", box_side=None)
+    extractor = EmbeddingExtractor.from_config(config, source, frame)
+    side = 6 * A * extractor.box.fractions[0]
+    assert side - A < 2 * extractor.frozen_radius <= side

@@ -7,8 +7,9 @@ from ase.build import bulk
 
 from mlip_auto.ace import build_basis, compute_active_set, compute_gamma
 from mlip_auto.config import AceBasis
+from mlip_auto.cutting_box import BoxShape
 from mlip_auto.distances import allowed_distances
-from mlip_auto.extraction import EmbeddingExtractor
+from mlip_auto.extractor import EmbeddingExtractor
 
 CUTOFF = 5.0
 SETTINGS = AceBasis(
@@ -41,7 +42,14 @@ def test_gamma_of_the_centre_is_the_same_in_cut_and_frame(name, mode):
     frame.positions[center] += 0.4  # well outside what the active set knows
     (in_frame,) = compute_gamma(basis, active_set, [frame])
     extractor = EmbeddingExtractor(
-        mode, CUTOFF, CUTOFF, 1.0, 6.0, allowed_distances(elements), tuple(np.divide(box, repeats))
+        mode=mode,
+        cutoff=CUTOFF,
+        core_radius=CUTOFF,
+        buffer=1.0,
+        trained_radius=CUTOFF,
+        vacuum=6.0,
+        allowed=allowed_distances(elements),
+        box=BoxShape(tuple(np.divide(box, repeats) * np.ones(3))),
     )
     cut = extractor.extract_cluster(frame, center)
     (in_cut,) = compute_gamma(basis, active_set, [cut.atoms])

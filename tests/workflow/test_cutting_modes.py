@@ -29,7 +29,7 @@ CUTOFF, TRAINED = 4.0, 3.4  # Å: half a box of two crystal cells; the first she
 MODES = {
     "cell": {"mode": "cell"},
     "box": {"mode": "box", "box_side": 8.1, "core_radius": TRAINED},
-    "cluster": {"mode": "cluster", "core_radius": TRAINED, "buffer": 2.0},
+    "cluster": {"mode": "cluster", "core_radius": TRAINED, "buffer": 2.0, "trained_radius": TRAINED},
 }
 
 
