@@ -12,7 +12,7 @@ from rich.console import Console
 from mlip_auto.config import CampaignConfig
 from mlip_auto.config_dft import Dft
 from mlip_auto.oracles import compute_settings_hash
-from mlip_auto.paths import CampaignPaths
+from mlip_auto.paths import CampaignPaths, GenerationPaths
 from mlip_auto.processes import CampaignLocked, Owner, find_snakemake, hold_lock
 from mlip_auto.progress import say, tabulate_generations
 from mlip_auto.relabel import (
@@ -42,6 +42,7 @@ from mlip_auto.snakemake_run import (
     raise_on_signals,
 )
 from mlip_auto.state import Decision, Phase, WorkflowManager, find_warnings, read_summaries
+from mlip_auto.structures import read_json
 from mlip_auto.summary import read_records
 
 LABEL_ANEW = ("--forcerun", "label_structures")  # what is in the store comes from there
@@ -155,7 +156,12 @@ class _Driver:
         before = self.manager.read_state()
         generation, confirmation = before.next_run
         arguments = ["--config", f"generation={generation}"]
-        if confirmation:
+        if before.decision is Decision.CONTINUE:
+            say(self.console, f"gen {generation}  MD that ran out of time goes on")
+            _forget_unfinished(self.paths.generation(generation))
+            before = self.manager.read_state()
+            arguments.append(f"confirmation={confirmation}")
+        elif confirmation:
             arguments.append(f"confirmation={confirmation}")
             confirmations = self.manager.config.loop.confirmations
             say(self.console, f"gen {generation}  no walker halted: confirmation {confirmation} of {confirmations}")
@@ -204,6 +210,14 @@ class _Driver:
                     raise CampaignError(f"{lost}, again and again: docs/cluster.md names the causes.") from None
                 say(self.console, f"{lost}; it is started again (docs/cluster.md says more).")
                 self.take_over()
+
+
+def _forget_unfinished(files: GenerationPaths) -> None:
+    """Let Snakemake run the walkers that ran out of time again: each goes on from its restart file."""
+    for file in files.directory.glob("md/*/outcome.json"):
+        if read_json(file)["outcome"] == "out_of_time":
+            file.unlink()
+    files.summary.unlink()
 
 
 def _leave_jobs(root: Path, number: signal.Signals) -> str:

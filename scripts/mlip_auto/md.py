@@ -22,7 +22,7 @@ from mlip_auto.structures import write_atomically, write_json
 
 LIBRARY = (sys.executable, "-m", "mlip_auto.lammps_library")
 ERRORS = "stderr"
-TERMINATION_GRACE = 20.0  # s that a launcher has to end its processes
+TERMINATION_GRACE = 5.0  # s that a launcher has to end its processes
 
 
 class LammpsFailed(RuntimeError):

@@ -6,7 +6,7 @@ from math import ceil
 from mlip_auto.config import CampaignConfig
 from mlip_auto.initial import count_candidates
 from mlip_auto.paths import CampaignPaths
-from mlip_auto.state import Phase, WorkflowManager
+from mlip_auto.state import Decision, Phase, WorkflowManager
 from mlip_auto.structures import read_json
 
 
@@ -39,6 +39,8 @@ def plan_run(
         phase = manager.decide_next_step(state)
         if phase is Phase.CONVERGED:
             message = f"The campaign {config.name} has converged in generation {generation}: nothing is left to do."
+        elif state.decision is Decision.CONTINUE:
+            message = f"MD of generation {generation} ran out of time: `mlip-auto run` lets it go on."
         elif phase is Phase.STOPPED:
             message = f"The campaign {config.name} has stopped in generation {generation}: {state.reason}."
     elif confirmation is None:

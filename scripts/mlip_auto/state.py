@@ -31,6 +31,7 @@ class Decision(StrEnum):
 
     NEXT_GENERATION = "next_generation"
     CONFIRM = "confirm"
+    CONTINUE = "continue"  # the same generation: MD that ran out of time goes on from its restart files
     CONVERGED = "converged"
     STOPPED = "stopped"
 
@@ -48,6 +49,7 @@ NEXT_PHASE = {
 PHASE_OF_DECISION = {
     Decision.NEXT_GENERATION: Phase.GENERATION,
     Decision.CONFIRM: Phase.INFERENCE,
+    Decision.CONTINUE: Phase.INFERENCE,
     Decision.CONVERGED: Phase.CONVERGED,
     Decision.STOPPED: Phase.STOPPED,
 }
@@ -85,6 +87,8 @@ class WorkflowState:
             return self.generation + 1, 0
         if self.decision is Decision.CONFIRM:
             return self.generation, self.confirmations_done + 1
+        if self.decision is Decision.CONTINUE:
+            return self.generation, self.confirmations_done
         return self.generation, 0
 
 
@@ -269,7 +273,7 @@ def decide_generation(
             return Decision.STOPPED, f"{no_more_labels}; MD of {', '.join(unknown)} still halts"
         return Decision.NEXT_GENERATION, ""
     if unfinished:
-        return Decision.STOPPED, f"MD of {', '.join(unfinished)} ran out of time without halting"
+        return Decision.CONTINUE, ""
     if confirmations_done < loop.confirmations:
         return Decision.CONFIRM, ""
     return Decision.CONVERGED, ""

@@ -65,6 +65,9 @@ def judge(summaries: Sequence[Summary], generation: int, failures: Sequence[str]
             headline = (
                 f"Not converged yet: MD of generation {number} ran without halting, its confirmations are to come."
             )
+        case Decision.CONTINUE:
+            late = ", ".join(_name_walkers(latest, "out_of_time"))
+            headline = f"Not converged yet: MD of {late} ran out of time in generation {number} and goes on."
         case Decision.NEXT_GENERATION:
             what = [f"{name} halted" for name in halted] + [f"{name} crashed" for name in crashed]
             headline = (

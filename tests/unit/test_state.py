@@ -38,6 +38,7 @@ def test_decide_within_a_generation(phase, pending, expected):
     [
         (Decision.NEXT_GENERATION, Phase.GENERATION, (4, 0)),
         (Decision.CONFIRM, Phase.INFERENCE, (3, 2)),
+        (Decision.CONTINUE, Phase.INFERENCE, (3, 1)),
         (Decision.CONVERGED, Phase.CONVERGED, (3, 0)),
         (Decision.STOPPED, Phase.STOPPED, (3, 0)),
     ],
@@ -74,7 +75,8 @@ CRASHED = {"md_300K": "crashed", "md_900K": "completed"}
             Decision.NEXT_GENERATION,
             "",
         ),
-        ({"outcomes": {"md_300K": "out_of_time"}}, Decision.STOPPED, "ran out of time"),
+        ({"outcomes": CLEAN | {"md_300K": "out_of_time"}}, Decision.CONTINUE, ""),
+        ({"outcomes": CLEAN | {"md_900K_c2": "out_of_time"}, "confirmations_done": 2}, Decision.CONTINUE, ""),
         ({"outcomes": HALTED | {"md_300K": "out_of_time"}}, Decision.NEXT_GENERATION, ""),
     ],
 )
