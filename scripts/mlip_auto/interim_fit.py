@@ -24,10 +24,10 @@ FIT, STEPS = "MLIP_AUTO_FIT", "MLIP_AUTO_FIT_STEPS"  # for the callback, in the 
 def identify_fit(frame: pd.DataFrame, settings: Training, seed: int) -> str:
     """sha256 over what decides a fit: the training set with its weights, the settings but for the number of steps."""
     digest = hashlib.sha256(settings.model_dump_json(exclude={"maxiter"}).encode() + str(seed).encode())
-    for row in frame.itertuples():
-        digest.update(row.name.encode())
-        for values in (row.energy_corrected, row.forces, row.w_energy, row.w_forces):
+    for column in sorted({*frame.columns} - {"ase_atoms", "name"}):
+        for values in frame[column]:
             digest.update(np.asarray(values, dtype="<f8").tobytes())
+    digest.update(" ".join(frame["name"]).encode())
     return digest.hexdigest()
 
 
