@@ -1,8 +1,9 @@
-# make run: set up .venv and run the campaign of config/config.yaml. make test: set up .venv and run all tests.
+# make run: set up .venv and run the campaign of config/config.yaml. make test: set up .venv and run all tests;
+# make test-cluster: tests on a real Slurm that they start on this machine; as root on Debian, elsewhere they are skipped.
 # Needs Python 3.11 and make; no root. PYTHON=/path/to/python3.11 where python3 is another version.
 PYTHON ?= python3
 CORES ?= $(shell nproc)
-.PHONY: setup run test test-fast
+.PHONY: setup run test test-fast test-cluster
 .DEFAULT_GOAL := setup
 
 setup: .venv/.setup-done
@@ -24,7 +25,12 @@ run: setup
 	.venv/bin/mlip-auto run --cores $(CORES)
 
 test: setup
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --ignore tests/cluster
 
 test-fast: setup
 	.venv/bin/python -m pytest -m "not slow"
+
+test-cluster: export OMP_NUM_THREADS = 1
+test-cluster: setup
+	.ci/install slurmctld slurmctld slurmd slurm-client munge
+	.venv/bin/python -m pytest tests/cluster

@@ -1,4 +1,4 @@
-"""Small real data shared by the tests: EMT labels of aluminium; Quantum ESPRESSO where it is installed."""
+"""Shared by the tests: EMT labels of aluminium, Quantum ESPRESSO where it is installed, tables printed at the end."""
 
 import os
 import shutil
@@ -20,6 +20,11 @@ from mlip_auto.fitted_potential import FittedPotential
 from mlip_auto.fitting import build_data_frame, fit_linear
 from mlip_auto.md import LammpsRunner
 from mlip_auto.training import build_training_set
+from tables import print_tables
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    print_tables(config, terminalreporter)
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,11 @@
-"""The table of failures, printed after the tests whatever pytest captures."""
+"""The table of failures of pw.x."""
 
 import pytest
 
-Row = tuple[str, str, str]
-ROWS = pytest.StashKey[list[Row]]()
-HEADER: Row = ("what was done", "what happened", "nothing lost")
+from tables import Table, open_table
 
 
 @pytest.fixture
-def table(pytestconfig) -> list[Row]:
+def table(pytestconfig) -> Table:
     """Rows of (what was done, what happened, nothing lost)."""
-    return pytestconfig.stash.setdefault(ROWS, [])
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    rows = config.stash.get(ROWS, [])
-    if rows:
-        first, second = (max(len(row[column]) for row in [HEADER, *rows]) for column in range(2))
-        terminalreporter.section("real failures of pw.x")
-        for done, happened, lost in [HEADER, *rows]:
-            terminalreporter.write_line(f"{done:{first}} | {happened:{second}} | {lost}")
+    return open_table(pytestconfig, "real failures of pw.x", ("what was done", "what happened", "nothing lost"))

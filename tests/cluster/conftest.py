@@ -1,0 +1,105 @@
+"""One Slurm for all tests of this folder, a hard time limit around each, and campaigns that leave nothing behind."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from mini_slurm import MiniSlurm, find_obstacle
+
+from campaign import ROOT, TINY, Campaign
+from mlip_auto.processes import end_processes, find_processes
+from tables import Table, open_table
+
+TIME_LIMIT = 1800  # s for one test; a hang of Snakemake must not hang CI
+PATIENCE = 600.0  # s for anything that is waited for on a busy machine; a job of tiny.yaml takes 5 to 20 s
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def time_limit() -> Iterator[None]:
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError(f"the test took more than {TIME_LIMIT} s")
+
+    previous = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(TIME_LIMIT)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.fixture(scope="session")
+def running_slurm(tmp_path_factory) -> Iterator[MiniSlurm]:
+    if obstacle := find_obstacle():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Slurm for the tests: {obstacle}")
+    with MiniSlurm(tmp_path_factory.mktemp("slurm")) as slurm:
+        yield slurm
+
+
+@pytest.fixture
+def slurm(running_slurm) -> MiniSlurm:
+    """The cluster with all its daemons up, whatever the test before did to them."""
+    running_slurm.start_all()
+    return running_slurm
+
+
+@pytest.fixture
+def make_profile(tmp_path) -> Callable[..., Path]:
+    """profiles/slurm as it is shipped, with what a site of two tiny nodes without sacct sets; more by rule."""
+
+    def make(**resources: dict[str, object]) -> Path:
+        content = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+        content |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 1, "latency-wait": 10}
+        content["default-resources"]["slurm_partition"] = "main"
+        for rule, changed in resources.items():
+            content["set-resources"][rule] |= changed
+        folder = tmp_path / "profile"
+        folder.mkdir()
+        (folder / "config.yaml").write_text(yaml.safe_dump(content))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_campaign(slurm, make_profile, tmp_path) -> Iterator[Callable[..., Campaign]]:
+    """Makes campaigns whose jobs go to Slurm; ends what they left, jobs too, also after a failed test."""
+    made: list[Campaign] = []
+
+    def make(config: Path = TINY, root: Path = tmp_path / "campaign", **resources: dict[str, object]) -> Campaign:
+        profile = make_profile(**resources)
+        made.append(Campaign(root, "--profile", profile, config=config, patience=PATIENCE))
+        return made[-1]
+
+    yield make
+    for campaign in made:
+        end_processes(find_processes(campaign.root))
+        slurm.start_all()
+        slurm.cancel(slurm.list_jobs(campaign.root))
+
+
+@pytest.fixture(scope="session")
+def run_undisturbed(tmp_path_factory) -> Callable[[Path], Campaign]:
+    """Runs a config to its end without Slurm and without faults."""
+
+    def run(config: Path) -> Campaign:
+        campaign = Campaign(tmp_path_factory.mktemp("undisturbed"), "--cores", "2", config=config, patience=PATIENCE)
+        code, output = campaign.finish()
+        assert code == 3, output
+        assert campaign.outcomes()[0]["md_900K"][0] == "halted"
+        return campaign
+
+    return run
+
+
+@pytest.fixture
+def faults(pytestconfig) -> Table:
+    header = ("fault", "what happened", "labels before", "lost", "computed twice", "end", "selection")
+    return open_table(pytestconfig, "faults on a real Slurm", header)

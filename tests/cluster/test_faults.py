@@ -1,0 +1,189 @@
+"""Faults of a cluster, each provoked for real: no label is lost or paid twice, and the campaign comes to its end.
+
+A row of the table each, printed after the tests. A campaign takes several faults, one after the other.
+"""
+
+import datetime
+import errno
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from mini_slurm import MiniSlurm
+from trial import Trial, kill
+
+from campaign import TINY, Campaign
+
+LONG_WALKER = "md_300K"  # completes; the other one halts early
+
+
+@pytest.fixture(scope="session")
+def one_generation(tmp_path_factory) -> Path:
+    """tiny.yaml that stops after its first generation, with MD long enough to be caught in the middle."""
+    content = yaml.safe_load(TINY.read_text())
+    content["loop"]["max_generations"] = 1
+    content["exploration"]["steps"] = 3000
+    path = tmp_path_factory.mktemp("config") / "one_generation.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(one_generation, run_undisturbed) -> Campaign:
+    return run_undisturbed(one_generation)
+
+
+@pytest.fixture
+def begin(slurm, make_campaign, one_generation, undisturbed, faults) -> Callable[..., Trial]:
+    """Starts a campaign of one generation on Slurm."""
+    return lambda **keys: Trial(slurm, make_campaign(one_generation, **keys), undisturbed, faults)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 32 MB."""
+    folder = tmp_path / "small_disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_jobs_that_are_cancelled_or_out_of_memory_are_sent_again(slurm, begin):
+    trial = begin(fit_potential={"mem_mb": "300 if attempt == 1 else 8000"})
+    jobs = trial.catch("label_structures")
+    fault = trial.note("a second driver is started")
+    code, output = trial.campaign.finish()
+    assert code == 1
+    assert f"is run by pid {trial.driver.pid}" in output
+    fault.happened.append("refused; it names the first one's pid and host")
+    cancel(trial, jobs[0], "label_structures")
+    trial.wait_for(lambda: trial.sent("fit_potential") != [], "the fit in the queue")
+    fault = trial.note("fit_potential out of memory")
+    # OUT_OF_MEMORY is for cgroups to say; jobacct_gather ends the job's step, and the job has failed.
+    state = trial.await_state(trial.sent("fit_potential")[0], "FAILED", "OUT_OF_MEMORY")
+    fault.happened.append(f"{state}, sent again with more memory")
+    cancel(trial, trial.catch("run_md")[0], "run_md")
+    trial.finish()
+    assert [fit.state for fit in slurm.list_jobs(trial.campaign.root) if fit.rule == "fit_potential"][1:] == [
+        "COMPLETED"
+    ]
+
+
+def cancel(trial: Trial, job: int, rule: str) -> None:
+    fault = trial.note(f"scancel of a {rule} job")
+    trial.slurm.call("scancel", str(job))
+    fault.happened.append(f"{trial.await_state(job, 'CANCELLED')}, sent again")
+    trial.release(rule)
+
+
+def test_jobs_at_their_time_limit_are_sent_again(slurm, begin):
+    trial = begin()
+    for rule in ("label_structures", "fit_potential", "run_md"):
+        trial.catch(rule)
+        if rule == "run_md":
+            stop_after_a_restart_file(trial)
+        jobs = trial.caught(rule)
+        fault = trial.note(f"{rule} at its time limit")
+        end_now(slurm, jobs)
+        states = {trial.await_state(job, "TIMEOUT") for job in jobs}
+        fault.happened.append(f"{', '.join(states)}, sent again with more time")
+        trial.release(rule)
+    trial.finish()
+    assert "restart.resumed" in trial.campaign.paths.generation(0).walker(LONG_WALKER).log.read_text()
+    fault.happened.append("MD goes on from its restart file")
+
+
+def stop_after_a_restart_file(trial: Trial) -> None:
+    """Let MD run until the walker that will complete has written a restart file."""
+    folder = trial.campaign.paths.work(0, f"md/{LONG_WALKER}")
+    trial.campaign.stop_when("run_md", lambda: any(folder.rglob("restart.[ab]")), "a restart file")
+
+
+def end_now(slurm: MiniSlurm, jobs: list[int]) -> None:
+    """Move the end of the jobs' time to now: Slurm ends them for that within half a minute."""
+    for job in jobs:
+        slurm.call("scontrol", "update", f"JobId={job}", f"EndTime={datetime.datetime.now():%Y-%m-%dT%H:%M:%S}")
+
+
+def test_killed_drivers_and_snakemakes(begin):
+    trial = begin()
+    for rule, victims in (("label_structures", "driver"), ("fit_potential", "Snakemake"), ("run_md", "both")):
+        jobs = trial.catch(rule)
+        fault = trial.note(f"kill -9 of {victims} in {rule}")
+        processes = {"driver": trial.driver, "Snakemake": trial.campaign.snakemake()}
+        kill(*(processes[name] for name in ([victims] if victims in processes else processes)))
+        output = trial.await_end_of_driver()
+        if victims == "Snakemake":
+            assert "Snakemake was ended by SIGKILL" in output
+        assert all(trial.state(job) == "RUNNING" for job in jobs)
+        trial.start()
+        trial.release(rule)
+        fault.happened.append("run again: its jobs are waited for, then it goes on")
+    output = trial.finish()
+    assert "Left by an earlier run" in output
+
+
+def test_daemons_and_nodes_that_die(slurm, begin, monkeypatch):
+    monkeypatch.setenv("MLIP_AUTO_HANG_SECONDS", "60")  # instead of 6 min
+    trial = begin()
+    job = trial.catch("label_structures")[0]
+    fault = trial.note("slurmctld dies in label_structures and is back at once")
+    slurm.kill("slurmctld")
+    slurm.start("slurmctld")
+    fault.happened.append(f"the job goes on: {trial.state(job)}")
+    fault = trial.note("a node and its jobs die in label_structures")
+    node = slurm.find_job(job).nodes
+    slurm.lose_node(node)
+    trial.release("label_structures")
+    trial.wait_for(lambda: slurm.find_job(job).nodes not in ("", node), "the job on another node")
+    fault.happened.append("Slurm starts the job again, with the same id, on another node")
+    slurm.start_all()
+
+    job = trial.catch("fit_potential")[0]
+    fault = trial.note("slurmd dies in fit_potential and is back at once")
+    node = slurm.find_job(job).nodes
+    slurm.kill(node)
+    slurm.start(node)
+    trial.release("fit_potential")
+    fault.happened.append(f"the job goes on: {trial.await_state(job, 'COMPLETED')}")
+
+    trial.catch("run_md")
+    fault = trial.note("slurmctld is away for 15 s while run_md ends")
+    slurm.kill("slurmctld")
+    trial.release("run_md")
+    trial.campaign.wait_until(lambda: trial.campaign.job("run_md") is None, "the end of MD")
+    time.sleep(15)
+    slurm.start("slurmctld")
+    fault.happened.append("it goes on when Slurm answers")
+    trial.finish()
+
+
+def test_a_full_file_system(small_disk, begin):
+    trial = begin(root=small_disk / "campaign")
+    trial.catch("label_structures")
+    fault = trial.note("the file system is full in label_structures")
+    ballast = fill(small_disk)
+    trial.release("label_structures")
+    output = trial.await_end_of_driver()
+    assert trial.driver.returncode == 1
+    assert "No space left on device" in output
+    fault.happened.append("stops, says `No space left on device`; run again when there is some")
+    ballast.unlink()
+    trial.start()
+    trial.finish()
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes all that is left of a file system."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    return ballast
