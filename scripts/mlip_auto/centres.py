@@ -79,6 +79,11 @@ class CentreChooser:
         Centres taken from one walker at most.
     min_distance
         Candidates are the same question when max |c - c'| is less than this share of the larger gamma.
+
+    Attributes
+    ----------
+    active_set
+        Inverse by species index, with the accepted centres in it.
     """
 
     def __init__(
@@ -94,17 +99,18 @@ class CentreChooser:
         self._per_walker = per_walker
         self._min_distance = min_distance
         self._taken: Counter[str] = Counter()
-        self._inverse = dict(potential.active_set)
+        self.active_set = dict(potential.active_set)
         self._rows = project_centres(candidates, potential)
-        self._coordinates = {one: row @ self._inverse[species] for one, (species, row) in self._rows.items()}
+        self._coordinates = {one: row @ self.active_set[species] for one, (species, row) in self._rows.items()}
 
     def best(self) -> Candidate | None:
         """The next centre to try, None when no other is worth a cut; `accept` or `drop` it before asking again."""
         self._left = [one for one in self._left if self._taken[one.walker] < self._per_walker]
         if not self._left:
             return None
-        if self._left_halting():
-            return self._left_halting()[0]
+        halting = next((one for one in self._left if one.halting), None)
+        if halting:
+            return halting
         grades = [self._grade(one) for one in self._left]
         best = int(np.argmax(grades))
         return self._left[best] if grades[best] > self._gamma_select else None
@@ -117,22 +123,19 @@ class CentreChooser:
         """It was cut: it becomes known, and what is nearly the same is left out."""
         self._taken[candidate.walker] += 1
         species, row = self._rows[candidate]
-        inverse = self._inverse[species]
+        inverse = self.active_set[species]
         coordinates = row @ inverse
         k = int(np.argmax(np.abs(coordinates)))
         unit = np.zeros(len(coordinates))
         unit[k] = 1
-        self._inverse[species] = inverse - np.outer(inverse[:, k], coordinates - unit) / coordinates[k]
+        self.active_set[species] = inverse - np.outer(inverse[:, k], coordinates - unit) / coordinates[k]
         self._left = [
             one for one in self._left if one is not candidate and not self._are_alike(one, candidate, species)
         ]
 
-    def _left_halting(self) -> list[Candidate]:
-        return [one for one in self._left if one.halting]
-
     def _grade(self, candidate: Candidate) -> float:
         species, row = self._rows[candidate]
-        return float(np.abs(row @ self._inverse[species]).max())
+        return float(np.abs(row @ self.active_set[species]).max())
 
     def _are_alike(self, one: Candidate, other: Candidate, species: int) -> bool:
         if self._rows[one][0] != species:

@@ -75,6 +75,7 @@ class EmbeddingExtractor:
         )
         mode, reason = choose_mode(settings, bonding, frame, box)
         clean = core + buffer - CLEAN_DEPTH * cutoff
+        size_given = {"cell": True, "box": settings.box_side is not None, "cluster": settings.buffer is not None}
         trained = settings.trained_radius or (min(core, max(clean, 0.0)) if mode == "cluster" else core)
         return cls(
             mode=mode,
@@ -88,8 +89,7 @@ class EmbeddingExtractor:
             max_atoms=settings.max_atoms,
             neutral=bonding == "ionic",
             whole_molecules=bonding == "molecular",
-            may_grow={"box": settings.box_side, "cluster": settings.buffer, "cell": cutoff}[mode] is None
-            and config.dft.code not in GAMMA_ONLY_CODES,
+            may_grow=not size_given[mode] and config.dft.code not in GAMMA_ONLY_CODES,
             mode_reason=reason,
         )
 

@@ -3,6 +3,8 @@
 Keys in `atoms.info`: `structure_id`, `config_type` (`initial`, `active_learning`), `generation`, `origin`,
 `family` (number in `initial.structures`), `energy_weight`, `gamma`, `reason`; labels add `settings_hash`. Keys in
 `atoms.arrays`: `force_mask`, `gamma`, `parent_index`.
+Cuts add to info `walker`, `step`, `parent_center` (the centre in the frame), `center_atom_index` (in the cut),
+`cut_mode`, `mode_reason`, `composition_change`, `audit`, `audit_*`; to arrays `cut_gamma`, `force_change`.
 Energies (eV) and forces (eV/Å) of a label sit in a SinglePointCalculator, as ASE reads and writes them.
 """
 

@@ -13,6 +13,7 @@ from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.units import fs
 
+from mlip_auto.centres import CentreChooser, list_candidates, project_centres
 from mlip_auto.config import CampaignConfig, parse_config
 from mlip_auto.config_initial import StructureSource
 from mlip_auto.cut_audit import SAME_GAMMA, audit_cut, evaluate_frame
@@ -211,6 +212,23 @@ def test_near_duplicates_are_dropped_by_descriptor(make_config, make_frame, al_p
     assert structure_id(first) != structure_id(later)
     cuts, _ = extract_cuts([halted(first, later)], al_potential, make_config(mode="cluster"), generation=0)
     assert [cut.info["parent_center"] for cut in cuts].count(CORNER) == 1
+
+
+def test_a_chosen_centre_becomes_a_row_of_the_active_set(make_frame, al_potential):
+    frame = ParentFrame(make_frame(pushed={CORNER: 0.9, MIDDLE: 0.8}))
+    candidates = list_candidates("md", [frame], gamma_select=2.0, cutoff=al_potential.cutoff, limit=10)
+    assert len(candidates) > 1
+    chooser = CentreChooser(candidates, al_potential, gamma_select=2.0, per_walker=5, min_distance=0.1)
+    first = chooser.best()
+    assert first is candidates[0]
+    _, row = project_centres(candidates, al_potential)[first]
+    rows = np.linalg.inv(al_potential.active_set[0])
+    replaced = np.argmax(np.abs(row @ al_potential.active_set[0]))
+    assert np.abs(row @ al_potential.active_set[0]).max() == pytest.approx(first.gamma, rel=1e-6)
+    chooser.accept(first)
+    rows[replaced] = row
+    np.testing.assert_allclose(chooser.active_set[0] @ rows, np.eye(len(rows)), atol=1e-6)
+    assert chooser.best() is not first
 
 
 def test_at_most_max_clusters_of_a_walker_and_one_cell_of_a_frame(make_config, make_frame, al_potential):
