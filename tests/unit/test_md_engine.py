@@ -1,5 +1,6 @@
 """The library engine against python-ace's own calculator and against a native LAMMPS with ML-PACE."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from mlip_auto.lammps_input import InferenceConfig, write_input
 from mlip_auto.lammps_output import read_halt, read_last_frames, read_thermo
 from mlip_auto.paths import WalkerPaths
 
+PRESSURES = ("pxx", "pyy", "pzz", "pxy", "pxz", "pyz")
 NATIVE = Path(__file__).parents[1] / "data" / "native_pace"
 
 
@@ -60,6 +62,26 @@ def make_skewed() -> Atoms:
     return atoms
 
 
+def make_triclinic_alloy() -> Atoms:
+    atoms = make_triclinic()
+    atoms.symbols[::3] = "Cu"
+    return atoms
+
+
+def make_alloy_cluster() -> Atoms:
+    atoms = make_alloy(8)
+    atoms.set_cell(None)
+    atoms.pbc = False
+    return atoms
+
+
+def make_alloy_wire() -> Atoms:
+    """Periodic along y alone."""
+    atoms = make_alloy(10)
+    atoms.pbc = (False, True, False)
+    return atoms
+
+
 def make_cluster() -> Atoms:
     atoms = bulk("Al", a=4.05, cubic=True) * (2, 2, 2)
     atoms.cell = None
@@ -78,14 +100,16 @@ def make_slab() -> Atoms:
 def run_engine(
     directory: Path, atoms: Atoms, potential: tuple[Path, Path], inference: InferenceConfig
 ) -> tuple[WalkerPaths, Atoms]:
-    """Run in.lammps with the forces dumped too; the files and the last frame with LAMMPS's `forces` in its arrays."""
+    """Run in.lammps with forces and pressures written too; the files and the last frame with `forces` in its arrays."""
     run = WalkerPaths(directory)
     write_input(run, atoms, *potential, inference)
-    dump_forces = (
+    more = (
+        f"thermo_style custom step time temp pe etotal press vol v_gamma_max {' '.join(PRESSURES)}\n"
+        "thermo_modify format float %.17g flush yes\n"
         "dump forces all custom 1 forces id type element fx fy fz\n"
         f"dump_modify forces sort id element {' '.join(sorted(set(atoms.symbols)))} format float %.17g\n"
     )
-    run.input.write_text(run.input.read_text().replace("\nrun ", f"\n{dump_forces}run ", 1))
+    run.input.write_text(run.input.read_text().replace("\nrun ", f"\n{more}run ", 1))
     run_program(run)
     frame = read_last_frames(run.dump)[0]
     rows = (directory / "forces").read_text().splitlines()[-len(atoms) :]
@@ -107,10 +131,13 @@ def run_program(run: WalkerPaths, *arguments: str) -> None:
         ("Al", make_triclinic),
         ("Al", make_skewed),
         ("AlCu", lambda: make_alloy(9)),
+        ("AlCu", make_triclinic_alloy),
         ("Al", make_cluster),
+        ("AlCu", make_alloy_cluster),
         ("Al", make_slab),
+        ("AlCu", make_alloy_wire),
     ],
-    ids=["triclinic", "skewed", "two elements", "cluster", "slab"],
+    ids=["triclinic", "skewed", "alloy", "triclinic alloy", "cluster", "alloy cluster", "slab", "alloy wire"],
 )
 def test_first_frame_is_that_of_python_ace(tmp_path, potentials, system, make):
     """Energy, forces, virial and gamma at the start, in the cell and order of the structure that was given."""
@@ -134,13 +161,20 @@ def test_first_frame_is_that_of_python_ace(tmp_path, potentials, system, make):
     forces = reference.get_forces()
     assert np.abs(forces).max() > 0.01
     assert np.linalg.norm(frame.arrays["forces"], axis=1) == pytest.approx(np.linalg.norm(forces, axis=1), abs=1e-8)
+    # The trace of the virial does not depend on the empty space around the atoms.
+    boxed = Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell.complete(), pbc=True)
+    boxed.center(vacuum=calculator.cutoff, axis=np.flatnonzero(~atoms.pbc).tolist())
+    boxed.calc = calculator
+    virial = -np.trace(boxed.get_stress(voigt=False)) / 3 * boxed.get_volume()
+    assert thermo["Press"].iloc[0] * units.bar * thermo["Volume"].iloc[0] == pytest.approx(virial, rel=1e-6)
     if atoms.pbc.all():
-        pressure = -np.trace(reference.get_stress(voigt=False)) / 3 / units.bar
-        assert thermo["Press"].iloc[0] == pytest.approx(pressure, rel=1e-6)
         # The same in LAMMPS's orientation, where the components of a force can be compared.
         assert frame.get_volume() == pytest.approx(atoms.get_volume(), rel=1e-9)
         frame.calc = calculator
         assert frame.arrays["forces"] == pytest.approx(frame.get_forces(), abs=1e-6)
+        xx, yy, zz, yz, xz, xy = -frame.get_stress() / units.bar
+        tensor = thermo.iloc[0][["Pxx", "Pyy", "Pzz", "Pxy", "Pxz", "Pyz"]].to_numpy()
+        assert tensor == pytest.approx([xx, yy, zz, xy, xz, yz], rel=1e-6, abs=0.01)
 
 
 @pytest.mark.parametrize("system", ["Al", "AlCu"])
@@ -162,6 +196,29 @@ def test_neighbours_stay_right_during_npt(tmp_path, potentials, system):
     assert thermo.loc[150, "PotEng"] == pytest.approx(frame.get_potential_energy(), rel=1e-7)
     assert frame.arrays["forces"] == pytest.approx(frame.get_forces(), abs=1e-5)
     assert frame.arrays["gamma"] == pytest.approx(frame.calc.results["gamma"], rel=1e-5)
+
+
+@pytest.mark.parametrize("system", ["Al", "AlCu"])
+def test_energy_is_conserved(tmp_path, potentials, system):
+    """NVE: forces are the gradient of the energy, also across rebuilds of the neighbour list and steps with gamma."""
+    atoms = bulk("Al", a=4.05, cubic=True) * (3, 3, 3) if system == "Al" else make_alloy(3)
+    drifts = []
+    for timestep, steps in ((2.0, 100), (1.0, 200)):
+        run = WalkerPaths(tmp_path / f"{timestep:g}")
+        inference = InferenceConfig(
+            temperature=600, timestep=timestep, steps=steps, uncertainty_threshold=1e6, skin=0.3, seed=5
+        )
+        write_input(run, atoms, *potentials[system], inference)
+        script, changes = re.subn(r"(fix +\S+ all) nvt temp .*", r"\1 nve", run.input.read_text())
+        assert changes == 1
+        run.input.write_text(script)
+        run_program(run)
+        thermo = read_thermo(run.log)
+        assert thermo["PotEng"].max() - thermo["PotEng"].min() > 0.1
+        drifts.append(np.ptp(thermo["TotEng"].to_numpy()) / len(atoms))
+    # Velocity Verlet: the error falls with the square of the time step.
+    assert drifts[0] < 3e-4  # eV/atom
+    assert drifts[1] < 0.4 * drifts[0]
 
 
 def test_native_lammps_is_reproduced(tmp_path):
