@@ -118,8 +118,9 @@ def status(
     configfile: Configfile = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
-    """Where the campaign stands: its generations, what comes next, and whether a driver is running."""
+    """Where the campaign stands: its generations, the labels and MD under way, what comes next, who is running it."""
     from mlip_auto.ledger import read_core_hours
+    from mlip_auto.live import describe_live, read_labelling, read_running_md
     from mlip_auto.paths import CampaignPaths
     from mlip_auto.processes import read_live_owner
     from mlip_auto.progress import make_console, say, tabulate_generations
@@ -134,6 +135,8 @@ def status(
     warnings = find_warnings(summaries)
     core_hours = read_core_hours(manager.paths)
     owner = read_live_owner(manager.paths.driver_lock)
+    files = manager.paths.generation(generation)
+    labelling = read_labelling(files)
     if as_json:
         content = {
             "name": config.name,
@@ -143,6 +146,8 @@ def status(
             "reason": state.reason,
             "confirmations_done": state.confirmations_done,
             "driver": asdict(owner) if owner else None,
+            "labelling": asdict(labelling) if labelling else None,
+            "md": [asdict(md) for md in read_running_md(files)],
             "warnings": warnings,
             "core_hours_dft": core_hours,
             "max_core_hours": config.dft.max_core_hours,
@@ -159,6 +164,8 @@ def status(
         by_generation = ", ".join(f"gen {number} {hours:.3g}" for number, hours in core_hours.items())
         limit = f" of {config.dft.max_core_hours:g}" if config.dft.max_core_hours else ""
         say(console, f"DFT paid: {sum(core_hours.values()):.3g}{limit} core-hours ({by_generation}).")
+    for line in describe_live(files):
+        say(console, line)
     waiting = f", waiting for {', '.join(state.pending_tasks)}" if state.pending_tasks else ""
     because = f": {state.reason}" if state.reason else ""
     driver = f"run by pid {owner.pid} on {owner.host}" if owner else "no driver is running"

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.status import Status
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
+from rich.text import Text
 
+from mlip_auto.live import show_live
+from mlip_auto.paths import GenerationPaths
+
+REFRESH_RATE = 2  # a second
 TAIL = 15  # lines shown of a failed job's log
 
 _RULE = re.compile(r"^(?:local)?rule (\w+):$")
@@ -43,11 +48,12 @@ class Failure:
 class Progress:
     """Follows the lines that Snakemake prints; prints one line for each step that has finished.
 
-    A terminal also shows the steps that are running.
+    A terminal also shows the steps that are running, with a bar for the labels and for each MD run.
     """
 
     generation: int
     console: Console
+    files: GenerationPaths
     failures: list[Failure] = field(default_factory=list)
     heard: float = field(default_factory=time.monotonic)  # when the last line came
     lost_slurm: bool = False  # a job could not be sent
@@ -56,7 +62,7 @@ class Progress:
     _running: dict[str, tuple[str, float]] = field(default_factory=dict)
     _block: tuple[str, str] = ("", "")
     _jobid: str = ""
-    _status: Status | None = None
+    _live: Live | None = None
 
     @property
     def total(self) -> int:
@@ -113,16 +119,19 @@ class Progress:
     def _show_running(self) -> None:
         if not self.console.is_terminal:
             return
-        labels = escape(", ".join(label for label, _ in self._running.values() if label != "all"))
-        if not labels:
-            if self._status:
-                self._status.stop()
-                self._status = None
-        elif self._status:
-            self._status.update(labels)
-        else:
-            self._status = self.console.status(labels)
-            self._status.start()
+        if self._running and self._live is None:
+            self._live = Live(
+                get_renderable=self._render, console=self.console, refresh_per_second=REFRESH_RATE, transient=True
+            )
+            self._live.start()
+        elif not self._running and self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _render(self) -> RenderableType:
+        now = time.monotonic()
+        steps = [f"{label} {now - started:.0f} s" for label, started in list(self._running.values()) if label != "all"]
+        return Group(Spinner("dots", Text(", ".join(steps))), show_live(self.files))
 
 
 def make_console() -> Console:
