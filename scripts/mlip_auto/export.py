@@ -9,13 +9,15 @@ from typing import Any
 import jinja2
 import yaml
 from ase import Atoms
+from pyace.basis import BBasisConfiguration
 
+from mlip_auto.chemiscope_file import write_chemiscope
 from mlip_auto.config import CampaignConfig
 from mlip_auto.config_initial import StructureSource
 from mlip_auto.oracles import describe_settings
 from mlip_auto.paths import CampaignPaths, GenerationPaths
 from mlip_auto.state import Decision, WorkflowManager, read_summaries
-from mlip_auto.structures import read_json, read_structures
+from mlip_auto.structures import is_isolated_atom, read_json, read_structures
 from mlip_auto.walkers import find_walker
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
@@ -30,7 +32,8 @@ def export_potential(
 ) -> int:
     """Write the potential of the last finished generation to the folder `target`, which appears whole or not at all.
 
-    potential.yace, .yaml and .asi, training_set.extxyz, metrics.json, config.yaml and the card README.md.
+    potential.yace, .yaml and .asi, training_set.extxyz and .json.gz (for chemiscope), metrics.json, config.yaml and the
+    card README.md.
 
     Parameters
     ----------
@@ -68,6 +71,8 @@ def export_potential(
         for file in (files.potential_yace, files.potential, files.active_set, files.metrics):
             shutil.copyfile(file, folder / file.name)
         shutil.copyfile(files.predictions, folder / "training_set.extxyz")
+        labels, basis = read_structures(files.predictions), BBasisConfiguration(str(files.potential))
+        write_chemiscope(folder / "training_set.json.gz", labels, basis, config.name)
         shutil.copyfile(configfile, folder / "config.yaml")
         reason = "" if converged else state.reason
         (folder / "README.md").write_text(write_card(config, summary, files, converged, reason))
@@ -95,6 +100,7 @@ def write_card(
         metrics=metrics,
         elements=" ".join(config.system.elements),
         errors={name: error for name, error in errors.items() if error is not None},
+        free_atoms=sorted({atoms.symbols[0] for atoms in labels if is_isolated_atom(atoms)}),
         n_atoms=sum(map(len, labels)),
         kinds=_count(labels, "config_type"),
         code_versions=_count(labels, "code_version"),

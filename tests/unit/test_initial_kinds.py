@@ -10,14 +10,21 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from mlip_auto.ace import build_campaign_basis, compute_active_set, compute_gamma
 from mlip_auto.check import check_campaign
 from mlip_auto.config import CampaignConfig, ConfigError, parse_config
+from mlip_auto.config_dft import Dft
 from mlip_auto.config_initial import InitialStructures, StructureSource
 from mlip_auto.distances import allowed_distances, find_nearest_distance, find_too_close
+from mlip_auto.fitting import build_data_frame, fit_linear
 from mlip_auto.initial import count_candidates, generate_candidates
 from mlip_auto.initial_disorder import insert_atoms
 from mlip_auto.initial_sources import build_source
+from mlip_auto.label_checks import find_outliers
+from mlip_auto.labelling import label_structures
+from mlip_auto.selection import select_structures
 from mlip_auto.structures import structure_id
+from mlip_auto.training import build_training_set, compute_rmse, predict_labels
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "al_emt.yaml"
 CU3AU = {"Cu": 0.75, "Au": 0.25}
@@ -187,3 +194,53 @@ def test_a_walker_starts_from_no_molecule():
     assert set(StructureSource.sources) < set(InitialStructures.sources)
     with pytest.raises(ValueError, match="extra"):
         StructureSource(isolated_atoms={})
+
+
+@pytest.mark.slow
+def test_selection_and_fit_bear_a_generation_of_many_kinds(tmp_path):
+    """Gen 0 with vacuum, voids and melts, as a campaign treats it: select, label, refuse outliers, fit, judge."""
+    crystal = {"prototype": "fcc", "supercell": [2, 2, 2], "rattles": [0.05, 0.1]}
+    families = [
+        {**ALLOY, "count": 8, "rattles": [0.05, 0.1]},
+        {**ALLOY, "count": 4, "sqs": True},
+        {**crystal, "formula": "Cu", "a": 3.6, "count": 4, "interstitials": [0, 1], "vacancies": [0, 1]},
+        {**crystal, "formula": "Au", "a": 4.06, "count": 4},
+        {
+            "prototype": "fcc",
+            "formula": "Cu",
+            "a": 3.6,
+            "count": 2,
+            "surface": {"miller": [1, 1, 1]},
+            "rattles": [0.05],
+        },
+        {**ALLOY, "count": 3, "rattles": [], "melt": {"temperature": 3000, "steps": 100, "every": 20}},
+        {"isolated_atoms": {}},
+        {"dimers": {"distances": [2.4, 3.0]}},
+    ]
+    training = {
+        "solver": "linear",
+        "repulsion": "none",
+        "held_out_fraction": 0.0,
+        "basis": {
+            "cutoff": 4.7,
+            "number_of_functions_per_element": 40,
+            "nradmax_by_orders": [8, 4, 2],
+            "lmax_by_orders": [0, 3, 2],
+        },
+    }
+    config = make_config(*families, training=training, selection={"max_structures": 33})
+    basis = build_campaign_basis(config)
+    selected = select_structures(generate_candidates(config, make_emt), basis, 33, None, set())
+    assert [str(atoms.symbols) for atoms in selected[:2]] == ["Cu", "Au"]
+    shard = label_structures(selected, Dft(code="emt", store=tmp_path / "store"))
+    assert len(shard.labels) == len(selected)
+    assert find_outliers(shard.labels, 6.0) == {}
+    data = build_training_set([shard.labels], 0.0)
+    assert data.reference_energies == {"Cu": pytest.approx(3.51), "Au": pytest.approx(3.8)}
+    fitted = fit_linear(basis, build_data_frame(data, 4.7), config.training)
+    predictions = predict_labels(fitted, data.train, data.reference_energies)
+    spread = np.concatenate([atoms.get_forces() for atoms in data.train]).std()
+    assert compute_rmse(predictions)["force"] < 0.3 * spread
+    assert [atoms.info["predicted_energy"] for atoms in predictions[:2]] == pytest.approx([3.51, 3.8])
+    gammas = compute_gamma(fitted, compute_active_set(fitted, data.train), data.train)
+    assert max(gamma.max() for gamma in gammas) < 1.02 and gammas[0].tolist() == [0.0]

@@ -1,5 +1,7 @@
 """The exported potential, loaded as its own card says, gives what the campaign predicted."""
 
+import gzip
+import json
 import re
 import subprocess
 import sys
@@ -126,6 +128,19 @@ def test_the_lammps_lines_of_the_card_run(exported, labels, tmp_path):
     assert float(thermo["PotEng"].iloc[0]) + reference == pytest.approx(label.info["predicted_energy"], abs=1e-5)
     assert 0 < float(thermo["v_gamma_max"].iloc[0]) < 1.01
     assert read_block(exported, "lammps").splitlines() == ["pair_style pace", "pair_coeff * * potential.yace Al"]
+
+
+def test_the_chemiscope_file_holds_the_training_set(exported, labels):
+    """As chemiscope's viewer reads it: one point a structure, on a map whose two components are uncorrelated."""
+    content = json.loads(gzip.decompress((exported / "training_set.json.gz").read_bytes()))
+    assert [structure["size"] for structure in content["structures"]] == [len(atoms) for atoms in labels]
+    values = {name: found["values"] for name, found in content["properties"].items()}
+    assert {len(found) for found in values.values()} == {len(labels)}
+    assert values["energy"] == pytest.approx([atoms.get_potential_energy() / len(atoms) for atoms in labels])
+    errors = [np.sqrt(np.mean((a.arrays["predicted_forces"] - a.get_forces()) ** 2)) for a in labels]
+    assert values["force error"] == pytest.approx(1000 * np.array(errors))
+    first, second = np.array(values["PC 1"]), np.array(values["PC 2"])
+    assert first.std() >= second.std() > 0 and abs(np.corrcoef(first, second)[0, 1]) < 1e-6
 
 
 def test_the_card_says_what_the_campaign_measured(campaign, exported):
