@@ -45,11 +45,14 @@ MATERIALS: dict[str, dict[str, Any]] = {
     },
 }
 VARIANTS: dict[str, dict[str, Any]] = {
-    "cell": {"mode": "cell", "max_clusters": 1},  # the frame that halted, whole: the baseline
+    "cell": {"mode": "cell", "max_clusters": 1, "max_atoms": 500},  # the frame that halted, whole: the baseline
+    "auto": {"mode": "auto"},
     "box": {"mode": "box"},
-    "cluster": {"mode": "cluster"},
+    "box, all atoms trained": {"mode": "box", "trained_radius": 20.0},
+    "box, first shell trained": {"mode": "box", "trained_radius": 3.4},
+    "cluster": {"mode": "cluster", "max_atoms": 400},
     "box, buffer in active set": {"mode": "box"},
-    "cluster, buffer in active set": {"mode": "cluster"},
+    "cluster, buffer in active set": {"mode": "cluster", "max_atoms": 400},
 }
 MASK_OFF = "buffer in active set"
 
@@ -80,7 +83,7 @@ def make_config(material: str, variant: str, seed: int) -> CampaignConfig:
                 "uncertainty_threshold": 5.0,
                 "walkers": [{"structure": {**crystal, "supercell": [5, 5, 5]}, "temperatures": [settings["target"]]}],
             },
-            "extraction": {"box_side": 3 * crystal["a"], "max_atoms": 300, **VARIANTS[variant]},
+            "extraction": VARIANTS[variant],
             "validation": {"reference_md": {"steps": 300, "every": 30}},
         }
     )
@@ -122,11 +125,11 @@ def run_campaign(config: CampaignConfig, folder: Path, reference: Path | None) -
             output=files,
             threads=1,
         )
-        cuts = explore(config, generation, paths)
+        cuts, clean = explore(config, generation, paths)
         error = metrics["rmse"]["true"][reference.stem] if reference else metrics["rmse"]["train"]
         print(f"  generation {generation}: {len(new)} labels, F {1e3 * error['force']:.1f} meV/Å", flush=True)
         if not cuts:
-            decision = "converged"
+            decision = "converged" if clean else "stopped: nothing could be cut"
             break
     else:
         decision = "stopped: loop.max_generations"
@@ -142,24 +145,32 @@ def run_campaign(config: CampaignConfig, folder: Path, reference: Path | None) -
     }
 
 
-def explore(config: CampaignConfig, generation: int, paths: CampaignPaths) -> list[Atoms]:
-    """Cuts from the first MD run of the walkers, or from the first confirmation, in which some halted; else none."""
+def explore(config: CampaignConfig, generation: int, paths: CampaignPaths) -> tuple[list[Atoms], bool]:
+    """Cuts from the first MD run of the walkers, or the first confirmation, in which some halted; whether none did."""
     files = paths.generation(generation)
     for confirmation in range(config.loop.confirmations + 1):
-        walkers = {}
+        walkers, clean = {}, True
         for spec in base_walkers(config, generation):
             name = confirmation_name(spec.name, confirmation) if confirmation else spec.name
             walkers[name] = files.walker(name)
             scratch = paths.work(generation, f"md/{name}")
             outcome = run_walker(config, generation, name, files.potential, files.active_set, walkers[name], scratch)
+            clean = clean and outcome["outcome"] == "completed"
             print(f"    {name}: {outcome['outcome']} at step {outcome['step']}", flush=True)
         cuts, refusals = extract_generation(config, generation, walkers, files.potential, files.active_set)
         write_structures(files.extracted, cuts)
         for refusal in refusals:
             print(f"    not cut: {refusal}", flush=True)
-        if cuts:
-            return cuts
-    return []
+        if not clean:
+            return cuts, False
+    return [], True
+
+
+def let_buffer_in(atoms: Atoms) -> np.ndarray:
+    """In place of the mask that decides which atoms of a candidate or a label may become rows of the active set."""
+    if "structure_id" in atoms.info:
+        return np.ones(len(atoms), dtype=bool)
+    return structures.get_force_mask(atoms)
 
 
 def make_reference_file(material: str, folder: Path) -> Path:
@@ -217,11 +228,7 @@ def main() -> None:
                 if name in rows and not arguments.again:
                     continue
                 print(f"{arguments.material}, {name}", flush=True)
-                ace.get_force_mask = (  # type: ignore[assignment]
-                    (lambda atoms: np.ones(len(atoms), dtype=bool))
-                    if MASK_OFF in variant
-                    else structures.get_force_mask
-                )
+                ace.get_force_mask = let_buffer_in if MASK_OFF in variant else structures.get_force_mask
                 config = make_config(arguments.material, variant, seed)
                 with tempfile.TemporaryDirectory(dir=folder) as campaign:
                     row = run_campaign(config, Path(campaign), reference)

@@ -1,5 +1,6 @@
 """The frame of a buffer audit and the trial cuts from it: clusters of each width, boxes of each number of cells."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from ase import Atoms
 
 from mlip_auto.config import CampaignConfig
 from mlip_auto.config_initial import StructureSource
-from mlip_auto.cutting import CutRefused
+from mlip_auto.cut_mode import find_bonding
+from mlip_auto.cutting import CutRefused, ParentFrame
 from mlip_auto.cutting_box import BoxShape
 from mlip_auto.distances import allowed_distances
 from mlip_auto.extractor import EmbeddingExtractor
@@ -121,6 +123,8 @@ def make_trial_cuts(
     left_out : list of str
         Which cuts were not made, and why.
     """
+    bonding = find_bonding(config.extraction, config.system.elements)
+    parent = ParentFrame(frame.atoms)
     cuts: list[TrialCut] = []
     left_out: dict[str, None] = {}
     shapes = [("cluster", buffer, (1.0, 1.0, 1.0)) for buffer in sorted(buffers)]
@@ -135,12 +139,14 @@ def make_trial_cuts(
             vacuum=config.extraction.vacuum,
             allowed=allowed_distances(config.system.elements, config.initial.min_distance),
             box=BoxShape(fractions),
-            max_atoms=100 * len(frame.atoms),  # the limit asked for is checked below
+            max_atoms=sys.maxsize,  # the limit asked for is checked below
+            neutral=bonding == "ionic",
+            whole_molecules=bonding == "molecular",
         )
         for center in centers:
             what = f"{mode} with a buffer of {buffer:.2f} Å"
             try:
-                cut = extractor.extract_cluster(frame.atoms, center)
+                cut = extractor.extract_cluster(parent, center)
             except CutRefused as refused:
                 left_out[f"{what}: {refused}"] = None
                 continue

@@ -30,6 +30,12 @@ MODES = {
     "cell": {"mode": "cell"},
     "box": {"mode": "box", "box_side": 8.1, "core_radius": TRAINED},
     "cluster": {"mode": "cluster", "core_radius": TRAINED, "buffer": 2.0, "trained_radius": TRAINED},
+    "auto": {
+        "mode": "auto",
+        "max_atoms": 100,
+        "box_side": 8.1,
+        "trained_radius": TRAINED,
+    },  # too few for the cell: a box
 }
 
 
@@ -88,11 +94,26 @@ def test_cuts_are_of_their_mode(campaign):
             np.testing.assert_array_equal(core, near)
             assert 10 < core.sum() < len(cut) < len(frame)
             assert cut.info["energy_weight"] == 0
-        if campaign.mode == "box":
+        if campaign.mode in ("box", "auto"):
             assert cut.pbc.all() and len(cut) == 32
             np.testing.assert_allclose(cut.cell[:], frame.cell[:] * 2 / 3, atol=1e-4)
         if campaign.mode == "cluster":
             assert not cut.pbc.any()
+
+
+def test_cuts_are_audited(campaign):
+    for cut in campaign.cuts:
+        assert cut.info["cut_mode"] == {"auto": "box"}.get(campaign.mode, campaign.mode)
+        if campaign.mode == "auto":
+            assert "108 atoms, more than extraction.max_atoms (100)" in cut.info["mode_reason"]
+        assert cut.info["audit_gamma_center"] == pytest.approx(cut.info["gamma"], rel=0.01)
+        core = cut.arrays["force_mask"].astype(bool)
+        assert cut.info["audit_force_change"] == pytest.approx(cut.arrays["force_change"][core].max(), abs=1e-6)
+        assert cut.info["audit_force_change"] <= campaign.config.extraction.max_force_change
+        if campaign.mode == "cell":
+            assert cut.info["audit_force_change"] < 1e-6
+        distances = cut.get_all_distances(mic=True)
+        assert cut.info["audit_min_distance"] == pytest.approx(distances[distances > 0].min())
 
 
 def test_gamma_of_the_centre_is_that_of_md(campaign):
