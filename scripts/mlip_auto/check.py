@@ -11,6 +11,7 @@ from mlip_auto.check_cutting import describe_cell, find_number_errors, judge_cut
 from mlip_auto.check_oracle import find_oracle_errors
 from mlip_auto.check_structures import BuiltSource, CheckResult, build_checked, check_initial
 from mlip_auto.config import CampaignConfig
+from mlip_auto.config_initial import InitialStructures
 from mlip_auto.extractor import EmbeddingExtractor
 from mlip_auto.lammps_executable import CURE, find_command_fault
 from mlip_auto.oracles import GAMMA_ONLY_CODES
@@ -117,6 +118,12 @@ def _check_one_cell_size(
     config: CampaignConfig, families: Sequence[BuiltSource], walkers: Sequence[BuiltSource], result: CheckResult
 ) -> None:
     """A Gamma-point code labels one cell size only: initial cells and what the extraction will cut."""
+    result.errors.extend(
+        f"{family.key}.random_crystal: {config.dft.code} computes at the Gamma point only, and the cells of random "
+        "crystals all differ: remove it, or take a code with k-points"
+        for family in families
+        if isinstance(family.source, InitialStructures) and family.source.random_crystal
+    )
     cells = [(family.key, atoms) for family in families for atoms in family.structures]
     for walker in walkers:
         for start in walker.structures[:1]:
