@@ -286,8 +286,8 @@ def _with_outcome(outcomes: Mapping[str, str], *wanted: str) -> list[str]:
 def find_warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a user should know about the latest of successive generations' summaries.
 
-    A walker that halted before its first step, and a walker that halted at the same atom and (nearly) the
-    same step in three successive generations: what was cut there taught the potential nothing.
+    Cuts that were refused, a walker that halted before its first step, and a walker that halted at the same atom and
+    (nearly) the same step in three successive generations: what was cut there taught the potential nothing.
     """
     if not summaries:
         return []
@@ -298,6 +298,10 @@ def find_warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         for name, walker in latest["walkers"].items()
         if walker["outcome"] == "halted" and walker["step"] == 0
     ]
+    if refused := latest.get("cuts_refused"):  # not in summaries of earlier versions
+        warnings.append(
+            f"generation {latest['generation']}: {len(refused)} cuts were not made; the first: {refused[0]}"
+        )
     recent = summaries[-REPEATED_GENERATIONS:]
     if len(recent) < REPEATED_GENERATIONS:
         return warnings

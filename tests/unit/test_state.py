@@ -137,6 +137,12 @@ def make_pages(paths: CampaignPaths) -> None:
         touch(path)
 
 
+def test_refused_cuts_are_warned_of():
+    refusals = ["generation 0, a, step 40, atom 7, gamma 9.10: too large", "another"]
+    (warning,) = find_warnings([summary(0, a=("halted", 40, 7)) | {"cuts_refused": refusals}])
+    assert "2 cuts were not made" in warning and refusals[0] in warning
+
+
 def test_read_state_follows_the_files(tmp_path):
     paths = CampaignPaths(tmp_path)
     manager = WorkflowManager(paths, load_config(REPO / "config/examples/al_emt.yaml"))
