@@ -1,7 +1,6 @@
 """The command `mlip-auto`. Heavy imports are inside the commands, so that --help and status answer at once."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -118,58 +117,16 @@ def status(
     configfile: Configfile = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
 ) -> None:
-    """Where the campaign stands: its generations, the labels and MD under way, what comes next, who is running it."""
-    from mlip_auto.ledger import read_core_hours
-    from mlip_auto.live import describe_live, read_labelling, read_running_md
+    """Where the campaign stands: its generations, labels, jobs and cost, what comes next, and who runs it."""
     from mlip_auto.paths import CampaignPaths
-    from mlip_auto.processes import read_live_owner
-    from mlip_auto.progress import make_console, say, tabulate_generations
-    from mlip_auto.state import WorkflowManager, find_warnings, read_summaries
+    from mlip_auto.progress import make_console
+    from mlip_auto.status import collect_status, show_status
 
-    config = _load_config(_config_path(directory, configfile), directory)
-    manager = WorkflowManager(CampaignPaths(directory), config)
-    state = manager.read_state()
-    phase = manager.decide_next_step(state)
-    generation = state.next_run[0]
-    summaries = read_summaries(manager.paths)
-    warnings = find_warnings(summaries)
-    core_hours = read_core_hours(manager.paths)
-    owner = read_live_owner(manager.paths.driver_lock)
-    files = manager.paths.generation(generation)
-    labelling = read_labelling(files)
+    content = collect_status(CampaignPaths(directory), _load_config(_config_path(directory, configfile), directory))
     if as_json:
-        content = {
-            "name": config.name,
-            "generation": generation,
-            "phase": phase,
-            "pending_tasks": state.pending_tasks,
-            "reason": state.reason,
-            "confirmations_done": state.confirmations_done,
-            "driver": asdict(owner) if owner else None,
-            "labelling": asdict(labelling) if labelling else None,
-            "md": [asdict(md) for md in read_running_md(files)],
-            "warnings": warnings,
-            "core_hours_dft": core_hours,
-            "max_core_hours": config.dft.max_core_hours,
-            "generations": summaries,
-        }
         typer.echo(json.dumps(content, indent=2))
-        return
-    console = make_console()
-    if summaries:
-        console.print(tabulate_generations(summaries))
-    for warning in warnings:
-        say(console, f"warning: {warning}")
-    if core_hours:
-        by_generation = ", ".join(f"gen {number} {hours:.3g}" for number, hours in core_hours.items())
-        limit = f" of {config.dft.max_core_hours:g}" if config.dft.max_core_hours else ""
-        say(console, f"DFT paid: {sum(core_hours.values()):.3g}{limit} core-hours ({by_generation}).")
-    for line in describe_live(files):
-        say(console, line)
-    waiting = f", waiting for {', '.join(state.pending_tasks)}" if state.pending_tasks else ""
-    because = f": {state.reason}" if state.reason else ""
-    driver = f"run by pid {owner.pid} on {owner.host}" if owner else "no driver is running"
-    say(console, f"{config.name}: generation {generation}, {phase}{because}{waiting}; {driver}.")
+    else:
+        show_status(content, make_console())
 
 
 @app.command()

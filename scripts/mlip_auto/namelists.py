@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
-from ase.io.espresso_namelist.keys import ALL_KEYS
-
-NAMELISTS = {name: [key.lower() for key in ALL_KEYS["pw"][name]] for name in ("control", "system", "electrons")}
+NAMELISTS = ("control", "system", "electrons")
 # DFT+U until QE 7.0, which ASE's list of a newer version has no more.
-NAMELISTS["system"] += ["lda_plus_u", "lda_plus_u_kind", "hubbard_u", "hubbard_j", "hubbard_j0", "u_projection_type"]
+OLD_ENTRIES = ["lda_plus_u", "lda_plus_u_kind", "hubbard_u", "hubbard_j", "hubbard_j0", "u_projection_type"]
 
 OWN = frozenset(
     {"calculation", "restart_mode", "outdir", "wfcdir", "prefix", "pseudo_dir", "tprnfor", "tstress", "max_seconds"}
@@ -25,6 +24,15 @@ NUMERICS = frozenset(
 """Entries that steer the path to the converged result, or what is written, and not the result."""
 
 DEFAULT_CONV_THR = 1e-6  # Ry, pw.x's own
+
+
+@cache
+def list_entries() -> dict[str, list[str]]:
+    """Entries of each namelist that a calculation may need, in lower case."""
+    from ase.io.espresso_namelist.keys import ALL_KEYS  # brings all of scipy along, which `mlip-auto status` can spare
+
+    known = {name: [key.lower() for key in ALL_KEYS["pw"][name]] for name in NAMELISTS}
+    return known | {"system": known["system"] + OLD_ENTRIES}
 
 
 def flatten_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +52,7 @@ def flatten_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name}: not a namelist of pw.x; allowed: {', '.join(NAMELISTS)}")
         for key, entry in inner.items():
             flat[key.lower()] = _as_number(entry)
-    known = {key for keys in NAMELISTS.values() for key in keys}
+    known = {key for keys in list_entries().values() for key in keys}
     for key in flat:
         base = key.partition("(")[0]
         if base in OWN:
@@ -63,7 +71,7 @@ def nest_parameters(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Flat entries by namelist, as ASE writes them without loss: it drops flat ones whose case is not its own."""
     return {
         name: {key: value for key, value in flat.items() if key.partition("(")[0] in keys}
-        for name, keys in NAMELISTS.items()
+        for name, keys in list_entries().items()
     }
 
 

@@ -150,5 +150,5 @@ def _ask(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise SlurmUnreachable(f"{command[0]} did not answer in {LONGEST_ANSWER:g} s") from None
     if done.returncode != 0:
-        raise SlurmUnreachable(f"{command[0]}: {done.stderr.strip()}")
+        raise SlurmUnreachable(" ".join(f"{command[0]} failed: {done.stderr}".split()))
     return done.stdout

@@ -123,7 +123,7 @@ class WorkflowManager:
             )
             return WorkflowState(generation, Phase.EXTRACTION, (), decision, reason, confirmations_done)
         phase, pending = _current_phase(files)
-        if (lack := self.find_lack()) and (spent := self._describe_spent()):
+        if (spent := self._describe_spent()) and (lack := self.find_lack()):
             return WorkflowState(generation, phase, pending, Decision.STOPPED, f"{spent}, and {lack}")
         return WorkflowState(generation, phase, pending)
 

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 
@@ -57,14 +56,18 @@ def write_structures(path: Path, structures: Sequence[Atoms]) -> None:
     """Write extxyz atomically; an empty list gives an empty file, which `read_structures` reads as no structures."""
     with write_atomically(path) as aside:
         if structures:
-            ase.io.write(aside, structures, format="extxyz")
+            from ase.io import write  # not at the top: all of scipy comes along, which `mlip-auto status` can spare
+
+            write(aside, structures, format="extxyz")
 
 
 def read_structures(path: Path) -> list[Atoms]:
     path = Path(path)
     if path.stat().st_size == 0:
         return []
-    return list(ase.io.iread(path, format="extxyz"))
+    from ase.io import iread
+
+    return list(iread(path, format="extxyz"))
 
 
 def structure_id(atoms: Atoms) -> str:
