@@ -27,6 +27,14 @@ def pytest_terminal_summary(terminalreporter, config):
     print_tables(config, terminalreporter)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def config_home(tmp_path_factory):
+    """Where `mlip-auto init` links the profiles: not in the home of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config_home")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_basis() -> AceBasis:
     return AceBasis(

@@ -49,6 +49,7 @@ def init(
     Exit codes: 0 written, 1 the folder has a config already, 2 a flag is wrong or missing.
     """
     from mlip_auto.check_oracle import list_codes
+    from mlip_auto.profiles import link_profiles
     from mlip_auto.starter import Answers, NoStart, parse_composition, parse_elements, parse_numbers, write_config
     from mlip_auto.structures import write_atomically
 
@@ -83,6 +84,8 @@ def init(
         _fail(str(error), 2)
     with write_atomically(target) as aside:
         aside.write_text(text)
+    for line in link_profiles():
+        typer.echo(line)
     typer.echo(f"Wrote {target}. Next:\n{_describe_steps(directory, oracle)}")
 
 

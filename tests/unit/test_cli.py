@@ -91,6 +91,7 @@ SUMMARY = {
         "true": {"md_300K": {"energy": 0.002, "force": 0.03}, "md_900K": {"energy": 0.004, "force": 0.05}},
     },
     "gamma_max": 43.1149,
+    "core_hours": 0.01,
     "walkers": {
         "md_300K": {"outcome": "completed", "step": 100, "steps": 100, "atom": 3},
         "md_900K": {"outcome": "halted", "step": 10, "steps": 100, "atom": 29},

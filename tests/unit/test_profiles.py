@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlip_auto.profiles import link_profiles
+
 ROOT = Path(__file__).parents[2]
 
 SNAKEFILE = """
@@ -68,3 +70,28 @@ def test_every_value_of_a_profile_has_a_comment_above():
             if re.match(r"[a-z]", line) and not above.startswith("#")
         ]
         assert bare in ([], ["executor: slurm"])
+
+
+def test_linked_profiles_are_found_by_their_name_and_replace_no_one_s_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own = tmp_path / "snakemake" / "local"
+    own.mkdir(parents=True)
+    own.joinpath("config.yaml").write_text("cores: 1\n")
+
+    lines = link_profiles()
+
+    assert len(lines) == 2
+    assert str(own) in lines[0] and "stays" in lines[0]
+    assert (own / "config.yaml").read_text() == "cores: 1\n"
+    link = tmp_path / "snakemake" / "slurm"
+    assert lines[1].startswith(f"Linked {link}")
+    assert link.resolve() == ROOT / "profiles" / "slurm"
+    assert len(link_profiles()) == 1  # a link of ours is no news
+
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "Snakefile").write_text(SNAKEFILE)
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--profile", "slurm"]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "slurm" in done.stdout + done.stderr
