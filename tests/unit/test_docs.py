@@ -4,14 +4,19 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from typer.main import get_command
 
-from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, Loop, Training, Validation
+from mlip_auto.check import check_campaign
+from mlip_auto.cli import app
+from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, Loop, Training, Validation, parse_config
 from mlip_auto.config_exploration import Exploration
 from mlip_auto.config_extraction import Extraction
 from mlip_auto.distances import COVALENT_FRACTION
 from mlip_auto.exploration import FRAMES_CUT
 from mlip_auto.extractor import CLEAN_DEPTH, FROZEN_MARGIN
 from mlip_auto.healing import ROUNDS, STEPS_A_ROUND
+from mlip_auto.starter import Answers, parse_elements, parse_numbers, write_config
 
 REPO = Path(__file__).parents[2]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
@@ -64,3 +69,34 @@ def test_the_constants_of_the_method_are_those_of_the_code():
     assert f"{ROUNDS * STEPS_A_ROUND} steps at most" in text
     assert f"{CLEAN_DEPTH:g} cutoffs" in text and f"{FROZEN_MARGIN:g} Å more" in text
     assert Validation().reference_md is None
+
+
+TUTORIAL = (REPO / "docs" / "tutorial.md").read_text()
+
+
+def test_the_config_of_the_tutorial_is_what_init_writes_and_passes_check():
+    """With the structures that the tutorial adds to it, too; and the numbers that it quotes are in it."""
+    (flags,) = re.findall(
+        r"^    mlip-auto init cuau --elements (\S+) --oracle (\S+) --temperatures (\S+)$", TUTORIAL, re.M
+    )
+    answers = Answers(parse_elements(flags[0]), flags[1], parse_numbers(flags[2], "--temperatures"))
+    content = yaml.safe_load(write_config(answers))
+    (more,) = re.findall(r"```yaml\n(.*?)```", TUTORIAL, re.DOTALL)
+    for added in ([], yaml.safe_load(more)):
+        families = [*content["initial"]["structures"], *added]
+        config = parse_config(content | {"initial": {"structures": families}})
+        assert check_campaign(config).errors == []
+    random_alloys, pure, _ = content["initial"]["structures"]
+    assert f"{random_alloys['count']} random alloys of 32 atoms" in TUTORIAL
+    assert f"{pure['count']} crystals of each pure element" in TUTORIAL
+    basis = content["training"]["basis"]
+    assert f"{basis['number_of_functions_per_element']} functions an element within {basis['cutoff']} Å" in TUTORIAL
+    assert f"a box of {content['extraction']['box_side']} Å" in TUTORIAL
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_that_a_page_names_exist(page):
+    known = set(get_command(app).commands)
+    named = set(re.findall(r"(?:^    |`)(?:\.venv/bin/)?mlip-auto ([a-z][a-z-]*)", page.read_text(), re.M))
+    assert named <= known, named - known
+    assert page.name != "tutorial.md" or named >= {"init", "check", "run", "status", "report", "export", "doctor"}
