@@ -99,7 +99,7 @@
     const traces = [makeAtoms(atoms, 1, largest)];
     if (atoms.core.includes(0)) traces.push(makeAtoms(atoms, 0, largest));
     if (atoms.cell) traces.push(makeLines(edgesOfCell(atoms.cell), "cell", color("quiet"), 2));
-    if (byId("bonds").checked) traces.push(makeLines(findBonds(atoms), "bonds", color("quiet"), 3));
+    if (byId("bonds").checked) traces.push(makeLines(findBonds(atoms), "bonds", color("line"), 3));
     const axis = {visible: false, showspikes: false};
     const away = view.clientWidth < 500 ? 1.5 : 1;
     const layout = {

