@@ -33,9 +33,10 @@ class CampaignLocked(RuntimeError):
 
 @dataclass(frozen=True)
 class Owner:
-    """A process that no other can be taken for: pids come again, pid and start time together do not."""
+    """A process that no other can be taken for: pids come again, boot, start time and pid together do not."""
 
     host: str
+    boot: str  # the kernel's own id of it
     pid: int
     started: int  # clock ticks since boot: unlike a time of day, these do not move when the clock is set
     command: str
@@ -43,7 +44,8 @@ class Owner:
     @classmethod
     def this_process(cls) -> "Owner":
         pid = os.getpid()
-        return cls(socket.gethostname(), pid, start_ticks(pid), " ".join(psutil.Process().cmdline()))
+        command = " ".join(psutil.Process().cmdline())
+        return cls(socket.gethostname(), read_boot_id(), pid, start_ticks(pid), command)
 
     @property
     def tag(self) -> str:
@@ -51,7 +53,13 @@ class Owner:
 
     def is_alive(self) -> bool:
         """True also when it belongs to another host, which cannot be asked."""
-        return self.host != socket.gethostname() or start_ticks(self.pid) == self.started
+        if self.host != socket.gethostname():
+            return True
+        return self.boot == read_boot_id() and start_ticks(self.pid) == self.started
+
+
+def read_boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def start_ticks(pid: int) -> int:
@@ -214,7 +222,9 @@ def hold_lock(path: Path, root: Path) -> Iterator[Owner]:
         end_orphans(root)  # also when the killed driver's lock was deleted by hand
         yield owner
     finally:
-        path.unlink()
+        with suppress(FileNotFoundError):  # deleted by hand, and maybe taken by another host since
+            if json.loads(path.read_text()) == asdict(owner):
+                path.unlink()
 
 
 def read_live_owner(path: Path) -> Owner | None:

@@ -91,12 +91,23 @@ def test_orphans_of_another_campaign_are_left_alone(driver, tmp_path):
     assert len(find_orphans(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("change", [{"pid": 2**22 - 1}, {"started": 12345}], ids=["pid is gone", "pid came again"])
+@pytest.mark.parametrize(
+    "change",
+    [{"pid": 2**22 - 1}, {"started": 12345}, {"boot": "another"}],
+    ids=["pid is gone", "pid came again", "host was rebooted"],
+)
 def test_a_stale_lock_is_taken_over(tmp_path, change):
     stale = replace(Owner.this_process(), **change)
     (tmp_path / "lock").write_text(json.dumps(asdict(stale)))
     with hold_lock(tmp_path / "lock", tmp_path) as owner:
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid() == owner.pid
+
+
+def test_a_lock_that_another_took_meanwhile_is_not_given_back(tmp_path):
+    with hold_lock(tmp_path / "lock", tmp_path) as owner:
+        other = json.dumps(asdict(replace(owner, host="login2.example")))
+        (tmp_path / "lock").write_text(other)
+    assert (tmp_path / "lock").read_text() == other
 
 
 def test_a_lock_of_another_host_is_respected(tmp_path):
@@ -144,6 +155,22 @@ def test_a_job_dies_with_its_parent(tmp_path):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     wait_until(lambda: start_ticks(child) == -1)
+
+
+def test_processes_of_a_slurm_job_are_left_to_slurm(tmp_path):
+    """sbatch passes the tags on; on a cluster of one machine the job's processes would be found by them."""
+    gone = replace(Owner.this_process(), pid=2**22 - 1)
+    environment = tagged_environment(tmp_path, gone)
+    own, job = (subprocess.Popen(["sleep", "300"], env=environment | extra) for extra in ({}, {"SLURM_JOB_ID": "4242"}))
+    try:
+        wait_until(lambda: [process.pid for process in find_orphans(tmp_path)] == [own.pid])
+        end_orphans(tmp_path)
+        assert own.wait(timeout=30) == -signal.SIGTERM
+        assert job.poll() is None
+    finally:
+        for process in (own, job):
+            process.kill()
+            process.wait()
 
 
 def test_a_users_own_snakemake_is_seen(tmp_path):
