@@ -16,16 +16,17 @@ from mini_slurm import MiniSlurm
 from trial import Trial, kill
 
 from campaign import TINY, Campaign
+from mlip_auto.structures import read_json
 
 LONG_WALKER = "md_300K"  # completes; the other one halts early
 
 
 @pytest.fixture(scope="session")
 def one_generation(tmp_path_factory) -> Path:
-    """tiny.yaml that stops after its first generation, with MD long enough to be caught in the middle."""
+    """tiny.yaml that stops after its first generation, with restart files that come early in its short MD."""
     content = yaml.safe_load(TINY.read_text())
     content["loop"]["max_generations"] = 1
-    content["exploration"]["steps"] = 3000
+    content["lammps"] = {"restart_every": 20}
     path = tmp_path_factory.mktemp("config") / "one_generation.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
@@ -92,9 +93,9 @@ def test_jobs_at_their_time_limit_are_sent_again(slurm, begin):
         states = {trial.await_state(job, "TIMEOUT") for job in jobs}
         fault.happened.append(f"{', '.join(states)}, sent again with more time")
         trial.release(rule)
-    trial.finish()
-    assert "restart.resumed" in trial.campaign.paths.generation(0).walker(LONG_WALKER).log.read_text()
     fault.happened.append("MD goes on from its restart file")
+    trial.finish()
+    assert read_json(trial.campaign.paths.generation(0).walker(LONG_WALKER).outcome)["attempts"] == 2
 
 
 def stop_after_a_restart_file(trial: Trial) -> None:
