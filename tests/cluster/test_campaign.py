@@ -13,6 +13,7 @@ EXAMPLE = ROOT / "config" / "examples" / "al_emt.yaml"
 
 def test_the_aluminium_example_converges_on_slurm(slurm, make_campaign):
     campaign = make_campaign(EXAMPLE)
+    campaign.patience = 850  # twice that for the whole campaign, within the test's own time
     code, output = campaign.finish()
     assert code == 0, output
     assert output.splitlines()[-1].startswith("Converged in generation"), output

@@ -16,7 +16,7 @@ from trial import Trial, kill
 from campaign import TINY
 from mlip_auto.processes import find_processes
 
-KILLS = int(os.environ.get("MLIP_CHAOS_KILLS", "6"))
+KILLS = int(os.environ.get("MLIP_CHAOS_KILLS", "5"))
 SEED = 20261124
 RULES = ("generate_candidates", "select_structures", "label_structures", "fit_potential", "run_md", "extract_clusters")
 ENDED = 3  # exit code of tiny.yaml, which loop.max_generations stops
