@@ -10,6 +10,7 @@ import argparse
 import os
 import tempfile
 import time
+from contextlib import chdir
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -27,7 +28,7 @@ from pyace.basis import ACEBBasisSet, BBasisConfiguration
 from pyace.multispecies_basisextension import create_multispecies_basis_config
 
 from mlip_auto.lammps_input import InferenceConfig, write_input
-from mlip_auto.lammps_library import PaceLammps
+from mlip_auto.lammps_library import PaceLammps, join_continued_lines
 from mlip_auto.paths import WalkerPaths
 
 GAMMA_EVERY = 10
@@ -84,9 +85,10 @@ def measure(potential: tuple[Path, Path], repeats: int, steps: int, directory: P
     )
     write_input(run, atoms, *potential, inference)
     engine = PaceLammps(["-log", "none", "-screen", "none"])
-    for line in run.input.read_text().split("# fix halt does not")[0].splitlines():
-        engine.command(line.replace(run.start.name, str(run.start)).replace(run.dump.name, str(run.dump)))
-    engine.command("run 0 post no")
+    with chdir(directory):
+        for line in join_continued_lines(run.input.read_text().split("# fix halt does not")[0]):
+            engine.command(line)
+        engine.command("run 0 post no")
     engine_seconds, bare_seconds = [], []
     for _ in range(3):
         started = time.process_time()

@@ -13,11 +13,12 @@ from ase import Atoms
 from mlip_auto.lammps_input import RESTARTS, InferenceConfig, write_input
 from mlip_auto.lammps_output import truncate_dump
 from mlip_auto.paths import WalkerPaths
-from mlip_auto.structures import read_json, write_json
+from mlip_auto.structures import read_json, write_atomically, write_json
 
 RESUMED = "restart.resumed"
 """The file that the present attempt goes on from: LAMMPS will write over those in RESTARTS."""
-_STARTS = "attempts.json"
+_ATTEMPTS = "attempts.json"
+_EARLIER_LOG = "log.earlier"
 _MAGIC = b"LammpS RestartT\0"
 _VERSION, _UNITS, _NTIMESTEP = 0, 4, 5  # flags of the header
 
@@ -60,10 +61,9 @@ def begin_attempt(
     else:
         _remove(run.directory)
         fresh.directory.rename(run.directory)
-    starts = [*_read_starts(run), time.time()]
-    write_json(run.directory / _STARTS, starts)
-    number = len(starts)
-    arguments = ["-log", _log_of(run, number).name]
+    seconds = _put_aside_log(run)
+    write_json(run.directory / _ATTEMPTS, {"seconds": seconds, "started": time.time()})
+    number, arguments = len(seconds) + 1, ["-log", run.log.name]
     restarts = list_restarts(run.directory)
     if not restarts:
         return Attempt(number, 0, arguments)
@@ -74,25 +74,29 @@ def begin_attempt(
 
 
 def join_attempts(run: WalkerPaths) -> float:
-    """Write the log of the run from those of its attempts, as `read_thermo` reads it; wall time of all in s."""
-    seconds = 0.0
-    with run.log.open("wb") as joined:
-        for number, started in enumerate(_read_starts(run), 1):
-            log = _log_of(run, number)
-            if log.exists():
-                joined.write(log.read_bytes())
-                seconds += max(log.stat().st_mtime - started, 0.0)
-    return seconds
+    """Put the logs of earlier attempts in front of this one's, as `read_thermo` reads them; wall time of all in s."""
+    attempts = read_json(run.directory / _ATTEMPTS)
+    earlier = run.directory / _EARLIER_LOG
+    if earlier.exists():
+        with write_atomically(run.log) as aside:
+            aside.write_bytes(earlier.read_bytes() + (run.log.read_bytes() if run.log.exists() else b""))
+        earlier.unlink()
+    run.log.touch()  # a program that did not start has none
+    return float(sum(attempts["seconds"]) + time.time() - attempts["started"])
 
 
-def _read_starts(run: WalkerPaths) -> list[float]:
-    """Times at which the attempts began, s since the epoch."""
-    file = run.directory / _STARTS
-    return list(read_json(file)) if file.exists() else []
-
-
-def _log_of(run: WalkerPaths, number: int) -> Path:
-    return run.log.with_name(f"{run.log.name}.{number}")
+def _put_aside_log(run: WalkerPaths) -> list[float]:
+    """Make place for the log of a new attempt; wall time in s of those before, by when they last wrote."""
+    file = run.directory / _ATTEMPTS
+    if not file.exists():
+        return []
+    attempts = read_json(file)
+    ended = run.log.stat().st_mtime if run.log.exists() else attempts["started"]
+    if run.log.exists():
+        with (run.directory / _EARLIER_LOG).open("ab") as earlier:
+            earlier.write(run.log.read_bytes())
+        run.log.unlink()
+    return [*attempts["seconds"], max(ended - attempts["started"], 0.0)]
 
 
 def _is_same_run(fresh: WalkerPaths, run: WalkerPaths) -> bool:

@@ -159,5 +159,5 @@ def test_native_passes_the_test_of_gamma_and_zero_does_not(native, tmp_path):
     zero = tmp_path / "zero.asi"
     with zero.open("wb") as file:
         np.savez(file, Al=np.zeros_like(np.load(FILES[1])["Al"]))
-    with pytest.raises(LammpsFailed, match="it would never halt|gamma is not computed"):
+    with pytest.raises(LammpsFailed, match=r"it would never halt|gamma is not computed"):
         make(tmp_path, (FILES[0], zero), engine="executable", command=shlex.join(native))
