@@ -89,6 +89,9 @@ def run(
 ) -> None:
     """Run the campaign until it converges. Killed at any point and started again, it goes on from its files.
 
+    In a terminal, bars show the labels and each MD run with its largest gamma; elsewhere each finished step is a line.
+    `results/dashboard.html` is written anew after each generation.
+
     Exit codes: 0 converged, 1 failed, 2 bad config, 3 stopped by a limit of the config or because nothing new was
     learnt, 128 + N stopped by signal N.
     """

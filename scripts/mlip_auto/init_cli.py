@@ -40,7 +40,7 @@ def init(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the campaign; its elements where not given.")] = None,
 ) -> None:
-    """Write a campaign folder with a commented config.
+    """Write a campaign folder with a commented config, and link the profiles to where Snakemake finds them.
 
     In a terminal it asks for what no flag has told. In a script give at least `--elements`:
 

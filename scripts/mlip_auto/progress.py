@@ -63,6 +63,7 @@ class Progress:
     _block: tuple[str, str] = ("", "")
     _jobid: str = ""
     _live: Live | None = None
+    _spinner: Spinner = field(default_factory=lambda: Spinner("dots"))
 
     @property
     def total(self) -> int:
@@ -131,7 +132,8 @@ class Progress:
     def _render(self) -> RenderableType:
         now = time.monotonic()
         steps = [f"{label} {now - started:.0f} s" for label, started in list(self._running.values()) if label != "all"]
-        return Group(Spinner("dots", Text(", ".join(steps))), show_live(self.files))
+        self._spinner.update(text=Text(", ".join(steps)))
+        return Group(self._spinner, show_live(self.files))
 
 
 def make_console() -> Console:

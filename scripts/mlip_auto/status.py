@@ -120,7 +120,10 @@ def show_status(status: dict[str, Any], console: Console) -> None:
     because = f": {status['reason']}" if status["reason"] else ""
     owner = status["driver"]
     driver = f"run by pid {owner['pid']} on {owner['host']}" if owner else "no driver is running"
-    say(console, f"{status['name']}: generation {status['generation']}, {status['phase']}{because}{waiting}; {driver}.")
+    finished = status["phase"] in (Phase.CONVERGED, Phase.STOPPED)
+    following = "" if owner else f" Next: `mlip-auto {'export DIR' if finished else 'run'}`."
+    where = f"generation {status['generation']}, {status['phase']}{because}{waiting}"
+    say(console, f"{status['name']}: {where}; {driver}.{following}")
 
 
 def _read_queue(root: Path) -> dict[str, Any] | None:

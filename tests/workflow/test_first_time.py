@@ -47,7 +47,7 @@ def test_from_an_empty_folder_to_an_exported_potential(tmp_path):
     summary = read_json(CampaignPaths(alloy).generation(0).summary)
     assert summary["labelled"] > 0 and summary["rmse"]["train"]["force"] < 0.1
     stands = mlip_auto(alloy, "status")
-    assert "CONVERGED" in stands and "no driver is running" in stands
+    assert "CONVERGED" in stands and "no driver is running. Next: `mlip-auto export DIR`" in stands
     mlip_auto(alloy, "report")
     with zipfile.ZipFile(alloy / "report.zip") as report:
         assert any(name.endswith("dashboard.html") for name in report.namelist())
