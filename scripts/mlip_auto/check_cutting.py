@@ -21,6 +21,12 @@ def find_number_errors(config: CampaignConfig) -> list[str]:
             "atom meets its own image: raise it, or lower training.basis.cutoff"
         ]
     core, buffer = settings.core_radius or cutoff, settings.buffer or cutoff
+    if settings.mode in ("auto", "box") and settings.box_side is not None and settings.box_side < 2 * core:
+        return [
+            f"extraction.core_radius: found {core:g} Å; a box of {settings.box_side:g} Å can keep the frame "
+            "within half of that as it is: lower it, or raise extraction.box_side; to train on the whole box give "
+            "extraction.trained_radius"
+        ]
     if settings.mode in ("auto", "cluster") and core + buffer < cutoff:
         return [
             f"extraction.buffer: found {buffer:g} Å around a core of {core:g} Å; together at least the cutoff "

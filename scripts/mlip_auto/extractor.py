@@ -107,7 +107,8 @@ class EmbeddingExtractor:
             Too many atoms, atoms closer than allowed, or a box that cannot keep the environment of the centre.
         """
         parent = frame if isinstance(frame, ParentFrame) else ParentFrame(frame)
-        self._refuse_too_large(len(parent.atoms) if self.mode == "cell" else 0)
+        if self.mode == "cell":
+            self._refuse_too_large(len(parent.atoms))  # before millions of atoms are copied
         cut = self._cut(parent, center)
         self._refuse_too_large(len(cut.atoms))
         refuse_too_close(cut.atoms, self.allowed)

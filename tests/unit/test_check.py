@@ -103,6 +103,10 @@ CASES = {
         {"extraction.box_side": 10.0, "training.basis.cutoff": 5.0},
         ["extraction.box_side", "10 Å", "8.1 Å wide"],
     ),
+    "core larger than its box": (
+        {"extraction.core_radius": 7.0},
+        ["extraction.core_radius", "found 7 Å", "12.15 Å", "extraction.trained_radius"],
+    ),
     "cell larger than DFT can afford": (
         {"extraction": {"mode": "cell"}},
         ["exploration.walkers[0].structure", "extraction.max_atoms", "found 200", "256 atoms", "extraction.mode: box"],
