@@ -1,7 +1,7 @@
 """CPU and memory of reading the last frame of a dump and cutting 100 clusters: `python benchmarks/cutting_scale.py`.
 
 Hot fcc Al, cubic and triclinic; clusters of R = 12 Å around random atoms. Each row is a process of its own, whose peak
-memory is counted above what its imports take. The dumps hold two frames.
+memory is counted above what its imports take. A dump holds 20 frames: 1.1 GB on disk at 10⁶ atoms.
 """
 
 import argparse
@@ -18,12 +18,13 @@ from mlip_auto.cutting import ParentFrame
 from mlip_auto.extractor import EmbeddingExtractor
 from mlip_auto.lammps_output import read_last_frames
 
+FRAMES = 20
 CLUSTERS, CORE, BUFFER = 100, 6.0, 6.0  # Å
 SHEAR = 0.3
 
 
 def write_dump(path: Path, repeats: int, triclinic: bool) -> int:
-    """A dump of hot fcc Al in the format of the walkers, two frames; the number of its atoms."""
+    """A dump of hot fcc Al in the format of the walkers, FRAMES frames; the number of its atoms."""
     atoms = bulk("Al", "fcc", a=4.05, cubic=True).repeat(repeats)
     rng = np.random.default_rng(0)
     atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
@@ -42,7 +43,7 @@ def write_dump(path: Path, repeats: int, triclinic: bool) -> int:
         for i, (x, y, z), g in zip(order.tolist(), atoms.positions[order].tolist(), gamma[order].tolist(), strict=True)
     )
     with path.open("w") as file:
-        for step in (0, 10):
+        for step in range(0, 10 * FRAMES, 10):
             file.write(f"ITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n{len(atoms)}\n{box}")
             file.write(f"ITEM: ATOMS id element x y z f_gamma\n{body}")
     return len(atoms)
@@ -72,7 +73,7 @@ def measure(dump: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--repeats", type=int, nargs="+", default=[14, 30, 63], help="fcc cells along each axis")
+    parser.add_argument("--repeats", type=int, nargs="+", default=[29, 42, 63], help="fcc cells along each axis")
     options = parser.parse_args()
     if options.measure:
         measure(options.measure)
