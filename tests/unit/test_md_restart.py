@@ -8,8 +8,11 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+import yaml
 from ase import Atoms
 
+from mlip_auto.config import parse_config
+from mlip_auto.exploration import run_walker
 from mlip_auto.lammps_input import InferenceConfig, write_input
 from mlip_auto.lammps_output import read_last_frames, read_thermo, truncate_dump
 from mlip_auto.lammps_restart import find_safe_restart, list_restarts, read_restart_step
@@ -18,6 +21,7 @@ from mlip_auto.paths import WalkerPaths
 from mlip_auto.structures import read_json
 
 NATIVE = WalkerPaths(Path(__file__).parents[1] / "data" / "native_pace")
+TINY = Path(__file__).parents[1] / "workflow" / "tiny.yaml"
 POTENTIAL, ACTIVE_SET = NATIVE.directory / "potential.yaml", NATIVE.directory / "potential.asi"
 
 
@@ -191,3 +195,30 @@ def test_the_next_generation_goes_on_from_the_last_safe_restart_file(walker, tmp
     resumed = read_thermo(following.paths.log)
     assert resumed.loc[step, "Temp"] == pytest.approx(thermo.loc[step, "Temp"], rel=1e-6)
     assert outcome["time_ps"] == pytest.approx(0.001 * (step + 30))
+
+
+def test_exploration_resume_is_for_base_walkers_of_the_next_generation(walker, tmp_path):
+    content = yaml.safe_load(TINY.read_text())
+    content["lammps"] = {"engine": "library"}
+    content["exploration"] |= {"resume": "restart", "steps": 100, "uncertainty_threshold": 1e6}
+    walker.run(LammpsRunner(), steps=100, uncertainty_threshold=3.0, gamma_select=3.0)
+    restart = walker.paths.restart
+    assert read_restart_step(restart) == 50
+
+    def first_step(name: str, resume: str = "restart", previous: Path = restart) -> int:
+        content["exploration"]["resume"] = resume
+        return run_walker(
+            parse_config(content),
+            generation=1,
+            name=name,
+            potential=POTENTIAL,
+            active_set=ACTIVE_SET,
+            paths=WalkerPaths(tmp_path / name / "md"),
+            scratch=tmp_path / name / "work",
+            previous=previous,
+        )["start_step"]
+
+    assert first_step("md_300K") == 50
+    assert first_step("md_300K", resume="start") == 0
+    assert first_step("md_300K", previous=tmp_path / "none") == 0
+    assert first_step("md_300K_c1") == 0
