@@ -5,6 +5,7 @@ rule run_md:
     input:
         potential=GEN.potential,
         active_set=GEN.active_set,
+        labels=[*earlier("labels"), GEN.labels],
     output:
         lammps_input=GEN.walker("{walker}").input,
         log=GEN.walker("{walker}").log,

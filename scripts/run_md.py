@@ -23,6 +23,7 @@ def main(snakemake) -> None:
             walker,
             potential=files.potential,
             active_set=files.active_set,
+            labels=snakemake.input.labels,
             paths=files.walker(walker),
             scratch=paths.work(generation, f"md/{walker}"),
             previous=before,

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from mlip_auto.config import CampaignConfig
 from mlip_auto.config_initial import InitialStructures
 from mlip_auto.extractor import EmbeddingExtractor
 from mlip_auto.lammps_executable import CURE, find_command_fault
+from mlip_auto.lammps_input import refuse_open_directions
 from mlip_auto.oracles import GAMMA_ONLY_CODES
 from mlip_auto.walkers import base_walkers
 
@@ -90,6 +92,7 @@ def _check_walkers(config: CampaignConfig, walkers: Sequence[BuiltSource], resul
                 f"{walker.key}.index: {walker.source.index!r} picks {len(walker.structures)} structures of "
                 f"{walker.source.file}; a walker starts from one: give its number"
             )
+    _check_open_directions(config, walkers, result)
     exploration = config.exploration
     if exploration.resume == "restart" and config.loop.confirmations == 0:
         result.errors.append(
@@ -101,6 +104,16 @@ def _check_walkers(config: CampaignConfig, walkers: Sequence[BuiltSource], resul
             f"exploration.gamma_select: found {exploration.gamma_select:g}, above uncertainty_threshold "
             f"({exploration.uncertainty_threshold:g}); only the halting atom of a walker is sure to be cut: lower it"
         )
+
+
+def _check_open_directions(config: CampaignConfig, walkers: Sequence[BuiltSource], result: CheckResult) -> None:
+    for number, (walker, built) in enumerate(zip(config.exploration.walkers, walkers, strict=True)):
+        stages = [stage for _, run in walker.list_runs(config.exploration.steps) for stage in run]
+        try:
+            for start, stage in product(built.structures[:1], stages):
+                refuse_open_directions(start, stage)
+        except ValueError as error:
+            result.errors.append(f"exploration.walkers[{number}].{error}")
 
 
 def _check_cutting(config: CampaignConfig, walkers: Sequence[BuiltSource], result: CheckResult) -> None:

@@ -10,9 +10,12 @@ from ase import Atoms
 from ase.units import kB
 
 from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, CampaignConfig
+from mlip_auto.config_exploration import WalkerStructure
 from mlip_auto.config_initial import InitialStructures, StructureSource
 from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
 from mlip_auto.initial_sources import build_family, build_source
+from mlip_auto.starts import build_start
+from mlip_auto.walkers import WalkerSpec, base_walkers
 
 CHEAP_CODES = ("emt", "tblite")
 STIFFNESS = 10.0  # eV/Å², force constant of an atom in a fairly stiff crystal; softer ones move further
@@ -43,6 +46,8 @@ def build_checked(
         if isinstance(source, InitialStructures):
             drawn = source.model_copy(update={"sqs": False})  # which needs seconds, and has the same atoms
             structures = build_family(drawn, config.initial, config.system.elements, config.seed, directory)
+        elif isinstance(source, WalkerStructure) and source.data_set:
+            structures = [build_start(config, WalkerSpec("", source, (), config.seed), directory=directory)]
         else:
             structures = build_source(source, config.system.elements, config.seed, directory)
     except ValueError as error:
@@ -159,7 +164,7 @@ def _check_rattles(config: CampaignConfig, result: CheckResult) -> None:
     def thermal(temperature: float) -> float:
         return sqrt(kB * temperature / STIFFNESS)
 
-    target = max(temperature for walker in config.exploration.walkers for temperature in walker.temperatures)
+    target = max(walker.hottest for walker in base_walkers(config))
     largest = max(
         max(family.rattles, default=thermal(family.rattle_temperature or 0)) for family in config.initial.structures
     )

@@ -239,6 +239,7 @@ def fit_tiny(config: CampaignConfig, scratch: Path) -> str:
 
 def run_tiny_md(config: CampaignConfig, scratch: Path) -> str:
     """Twenty steps of the tiny fit in the engine that MD jobs would take; it raises where gamma is zero."""
+    from mlip_auto.config_conditions import Stage
     from mlip_auto.lammps_executable import make_runner, make_test_crystal
     from mlip_auto.lammps_input import InferenceConfig
     from mlip_auto.md import LammpsFailed
@@ -246,7 +247,7 @@ def run_tiny_md(config: CampaignConfig, scratch: Path) -> str:
 
     elements, cutoff = config.system.elements, config.training.basis.cutoff
     atoms = make_test_crystal(elements, cutoff)
-    inference = InferenceConfig(temperature=100, steps=20, gamma_every=10, uncertainty_threshold=1e6, seed=1)
+    inference = InferenceConfig(stages=(Stage(temperature=(100, 100), steps=20),), uncertainty_threshold=1e6, seed=1)
     files = scratch / "potential.yaml", scratch / "potential.asi"
     try:
         runner = make_runner(config.lammps, elements, cutoff, *files, scratch)

@@ -1,5 +1,6 @@
 """MD of one walker, and the cuts from all walkers of a generation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,15 @@ from mlip_auto.config import CampaignConfig
 from mlip_auto.distances import allowed_distances
 from mlip_auto.extraction import WalkerFrames, extract_cuts
 from mlip_auto.fitted_potential import FittedPotential
-from mlip_auto.initial_sources import build_source
 from mlip_auto.lammps_executable import make_runner
 from mlip_auto.lammps_input import InferenceConfig
-from mlip_auto.lammps_output import read_last_frames
+from mlip_auto.lammps_output import read_candidate_frames
 from mlip_auto.paths import WalkerPaths
+from mlip_auto.starts import build_start
 from mlip_auto.structures import read_json
 from mlip_auto.walkers import find_walker, is_confirmation
 
-FRAMES_CUT = 3  # last frames of a halted run that candidates are taken from
+FRAMES_CUT = 10  # of a halted run that candidates are taken from
 
 
 def run_walker(
@@ -26,6 +27,7 @@ def run_walker(
     name: str,
     potential: Path,
     active_set: Path,
+    labels: Sequence[Path],
     paths: WalkerPaths,
     scratch: Path,
     previous: Path | None = None,
@@ -35,6 +37,8 @@ def run_walker(
 
     Parameters
     ----------
+    labels
+        Files of all generations' labels so far, for a walker that starts from one.
     previous
         Safe restart file of this walker in the generation before, which need not exist: where MD begins under
         `exploration.resume: restart`.
@@ -49,19 +53,18 @@ def run_walker(
     spec = find_walker(config, name, generation)
     settings = config.exploration
     inference = InferenceConfig(
-        temperature=spec.temperature,
-        pressure=spec.pressure,
+        stages=spec.stages,
         timestep=settings.timestep,
-        steps=spec.steps,
         uncertainty_threshold=settings.uncertainty_threshold,
         gamma_select=settings.gamma_select,
         gamma_every=settings.gamma_every,
+        dump_every=settings.dump_every,
         restart_every=config.lammps.restart_every,
         min_distances=allowed_distances(config.system.elements, config.initial.min_distance),
         skin=settings.skin,
         seed=spec.seed,
     )
-    atoms = build_source(spec.structure, config.system.elements, config.seed)[0]
+    atoms = build_start(config, spec, labels)
     masses = config.system.masses
     atoms.set_masses([masses.get(atom.symbol, atom.mass) for atom in atoms])
     limits = [settings.max_minutes, None if job_minutes is None else 0.9 * job_minutes]
@@ -74,8 +77,9 @@ def run_walker(
         scratch.parent,
         max_minutes=min((limit for limit in limits if limit is not None), default=None),
     )
-    # A confirmation is a run of its own, from the start.
-    resumes = settings.resume == "restart" and not is_confirmation(name) and previous is not None and previous.exists()
+    # A confirmation is a run of its own, from the start; a walker from the data set starts from another label.
+    may_resume = settings.resume == "restart" and not is_confirmation(name) and not spec.structure.data_set
+    resumes = may_resume and previous is not None and previous.exists()
     return runner.run_md(
         atoms, potential, active_set, inference, paths, scratch, resume_from=previous if resumes else None
     )
@@ -85,8 +89,9 @@ def extract_generation(
     config: CampaignConfig, generation: int, walkers: dict[str, WalkerPaths], potential: Path, active_set: Path
 ) -> tuple[list[Atoms], list[str]]:
     """Cuts from all walkers that halted or crashed, each structure once; and which were refused, and why."""
+    gamma_select = config.exploration.gamma_select
     ended = [
-        WalkerFrames(name, read_json(paths.outcome), read_last_frames(paths.dump, FRAMES_CUT))
+        WalkerFrames(name, read_json(paths.outcome), read_candidate_frames(paths, gamma_select, FRAMES_CUT))
         for name, paths in walkers.items()
     ]
     return extract_cuts(ended, FittedPotential(potential, active_set), config, generation)

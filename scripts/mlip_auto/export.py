@@ -13,7 +13,7 @@ from pyace.basis import BBasisConfiguration
 
 from mlip_auto.chemiscope_file import write_chemiscope
 from mlip_auto.config import CampaignConfig
-from mlip_auto.config_initial import StructureSource
+from mlip_auto.config_exploration import WalkerStructure
 from mlip_auto.oracles import describe_settings
 from mlip_auto.paths import CampaignPaths, GenerationPaths
 from mlip_auto.state import Decision, WorkflowManager, read_summaries
@@ -109,9 +109,12 @@ def write_card(
     )
 
 
-def _describe_start(source: StructureSource) -> str:
+def _describe_start(source: WalkerStructure) -> str:
     """Such as `fcc Al, 3x3x3`; of a file its name alone."""
-    what = source.file.name if source.file else " ".join(filter(None, (source.prototype, source.formula)))
+    if source.data_set:
+        what = "a labelled structure"
+    else:
+        what = source.file.name if source.file else " ".join(filter(None, (source.prototype, source.formula)))
     mixed = [f"{fraction:g} {element}" for element, fraction in source.composition.items()]
     repeats = [] if max(source.supercell) == 1 else ["x".join(map(str, source.supercell))]
     return ", ".join([what, *mixed, *repeats])

@@ -10,6 +10,7 @@ from pathlib import Path
 from ase import Atoms
 from ase.build import bulk
 
+from mlip_auto.config_conditions import Stage
 from mlip_auto.config_lammps import Lammps
 from mlip_auto.lammps_input import InferenceConfig
 from mlip_auto.md import LammpsFailed, LammpsRunner
@@ -80,7 +81,8 @@ def find_gamma_fault(
     LAMMPS builds exist whose gamma is always 0: MD would never halt, and every potential look converged.
     """
     atoms = make_test_crystal(elements, cutoff)
-    inference = InferenceConfig(temperature=1, steps=1, gamma_every=1, uncertainty_threshold=1e300, seed=1)
+    stage = Stage(temperature=(1, 1), steps=1)
+    inference = InferenceConfig(stages=(stage,), gamma_every=1, uncertainty_threshold=1e300, seed=1)
     tester = LammpsRunner(runner.command, runner.threads, runner.engine, max_minutes=TEST_MINUTES)
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".lammps_test_", dir=directory) as folder:

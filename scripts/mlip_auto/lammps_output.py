@@ -2,7 +2,10 @@
 
 import io
 import mmap
+import os
 import re
+from collections.abc import Container, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +13,9 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 from ase.data import atomic_numbers
+
+from mlip_auto.lammps_input import LATEST_FRAMES
+from mlip_auto.paths import WalkerPaths
 
 # The first is LAMMPS's own message, the second that of in.lammps for a start above the threshold.
 _HALT = re.compile(
@@ -91,33 +97,68 @@ def read_last_frames(dump: Path, count: int = 1) -> list[Atoms]:
     their ids (index = id - 1), with the array `gamma` where the dump has a column `f_gamma`, info `step`, and the cell
     in LAMMPS's orientation with its origin at zero.
     """
-    dump = Path(dump)
-    if dump.stat().st_size == 0:
-        return []
-    frames: list[Atoms] = []
-    with dump.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        end = len(content)
-        while len(frames) < count and (start := content.rfind(_FRAME, 0, end)) >= 0:
-            frame = _parse_frame(content, start, end)
-            if frame is not None:
-                frames.append(frame)
-            end = start
-    return frames[::-1]
+    return list(islice(_read_backwards(dump), count))[::-1]
+
+
+def read_candidate_frames(run: WalkerPaths, gamma_select: float, count: int) -> list[Atoms]:
+    """Frames of a run to take candidates from, oldest first and its last one last; read as by `read_last_frames`.
+
+    Beside the frames that led to its end they have an atom above `gamma_select`: as many as make `count`, evenly spread
+    over the run. Which these are the log tells, so that no other frame is parsed.
+    """
+    steps = [step for _, _, step in _locate_backwards(run.dump) if step is not None][::-1]
+    thermo = read_thermo(run.log)
+    above = set() if thermo.empty else set(thermo.index[thermo["v_gamma_max"] > gamma_select])
+    earlier = [step for step in steps[:-LATEST_FRAMES] if step in above]
+    spread = np.linspace(0, len(earlier) - 1, min(count - LATEST_FRAMES, len(earlier))).round().astype(int)
+    wanted = {earlier[index] for index in spread} | set(steps[-LATEST_FRAMES:])
+    return list(_read_backwards(run.dump, wanted))[::-1]
 
 
 def truncate_dump(dump: Path, step: int) -> None:
-    """Remove from the end of a dump the frames of `step` and later, a torn one included: a resumed run appends them."""
+    """Remove from the end of a dump the frames of `step` and later, a torn one included."""
     end = dump.stat().st_size
-    if end == 0:
+    for _, start, found in _locate_backwards(dump):
+        if found is not None and found < step:
+            break
+        end = start
+    os.truncate(dump, end)
+
+
+def append_latest_frames(run: WalkerPaths) -> None:
+    """Move the frames of the files `latest` to the end of the dump, in place of those that it has of the same steps."""
+    steps = sorted(int(file.name.split(".")[1]) for file in run.directory.glob(run.latest.name))
+    if not steps:
         return
-    with dump.open("r+b") as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            while (start := content.rfind(_FRAME, 0, end)) >= 0:
-                lines = content[start : start + 64].split(b"\n", 2)
-                if len(lines) == 3 and int(lines[1]) < step:
-                    break
-                end = start
-        file.truncate(end)
+    if run.dump.exists():
+        truncate_dump(run.dump, steps[0])
+    with run.dump.open("ab") as dump:
+        for step in steps:
+            file = Path(str(run.latest).replace("*", str(step)))
+            dump.write(file.read_bytes())
+            file.unlink()
+
+
+def _locate_backwards(dump: Path) -> Iterator[tuple[mmap.mmap, int, int | None]]:
+    """The dump, place (byte) and step of each of its frames, the last one first; no step where its line is torn."""
+    if dump.stat().st_size == 0:
+        return
+    with dump.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = len(content)
+        while (start := content.rfind(_FRAME, 0, start)) >= 0:
+            words = content[start : start + len(_FRAME) + 24].split(b"\n", 2)
+            yield content, start, int(words[1]) if len(words) == 3 and words[1].isdigit() else None
+
+
+def _read_backwards(dump: Path, steps: Container[int] | None = None) -> Iterator[Atoms]:
+    """Whole frames of a dump, of these steps only where given, the last one first."""
+    end = dump.stat().st_size
+    for content, start, step in _locate_backwards(dump):
+        if step is not None and (steps is None or step in steps):
+            frame = _parse_frame(content, start, end)
+            if frame is not None:
+                yield frame
+        end = start
 
 
 def _parse_frame(content: mmap.mmap, start: int, end: int) -> Atoms | None:
@@ -128,14 +169,20 @@ def _parse_frame(content: mmap.mmap, start: int, end: int) -> Atoms | None:
     content.seek(start)
     header = [content.readline() for _ in range(9)]
     body = content[content.tell() : end]
-    if not header[8].endswith(b"\n") or body.count(b"\n") != int(header[3]):
+    if not header[8].endswith(b"\n") or body.count(b"\n") < int(header[3]):
         return None
     boundaries = header[4].decode().split()[-3:]
     bounds = np.array([line.split() for line in header[5:8]], dtype=float)
     columns = header[8].decode().split()[2:]
     wanted = [name for name in columns if name in ("id", "element", "x", "y", "z", "f_gamma")]
     table = pd.read_csv(
-        io.BytesIO(body), sep=r"\s+", header=None, names=columns, usecols=wanted, dtype={"element": "category"}
+        io.BytesIO(body),
+        sep=r"\s+",
+        header=None,
+        names=columns,
+        usecols=wanted,
+        dtype={"element": "category"},
+        nrows=int(header[3]),
     )
     del body
     order = np.argsort(table["id"].to_numpy(), kind="stable")

@@ -49,7 +49,7 @@ def begin_attempt(
     """Prepare the folder of a run: as it was left where it can go on, else anew.
 
     It can if the script, which names the content of the potential, and the start are the same, and a restart file is
-    whole. The dump is cut back to that file's step, so that what LAMMPS appends makes it the dump of one run.
+    whole. The frames are cut back to that file's step, so that what LAMMPS appends makes them those of one run.
     """
     fresh = WalkerPaths(run.directory.with_name(f"{run.directory.name}.new"))
     _remove(fresh.directory)
@@ -70,6 +70,8 @@ def begin_attempt(
     restarts[0].file.replace(run.directory / RESUMED)
     if run.dump.exists():
         truncate_dump(run.dump, restarts[0].step)
+    for frame in run.directory.glob(run.latest.name):
+        frame.unlink()
     return Attempt(number, restarts[0].step, [*arguments, "-var", "resume", RESUMED])
 
 

@@ -14,7 +14,14 @@ from typing import Any
 from ase import Atoms
 
 from mlip_auto.lammps_input import InferenceConfig
-from mlip_auto.lammps_output import read_error, read_halt, read_last_frames, read_thermo, read_version
+from mlip_auto.lammps_output import (
+    append_latest_frames,
+    read_error,
+    read_halt,
+    read_last_frames,
+    read_thermo,
+    read_version,
+)
 from mlip_auto.lammps_restart import begin_attempt, find_safe_restart, join_attempts, list_restarts
 from mlip_auto.paths import WalkerPaths
 from mlip_auto.processes import die_with_parent
@@ -85,9 +92,10 @@ class LammpsRunner:
         dict
             `outcome` (completed, halted, crashed, out_of_time), `step` (last one known), `steps` (asked for),
             `start_step` (0, or that of `resume_from`), `time_ps`, `gamma_max` (over the run), `atom` (0-based index of
-            the largest gamma in the last frame), `temperature` (K), `pressure` (bar), `seed`, `reason`, `walker`,
-            `attempts` (how often LAMMPS was started), `seconds` (of all attempts), `engine` (`name`, `version`,
-            `command`, `reason`). `gamma_max` and `atom` are None when no gamma was ever written.
+            the largest gamma in the last frame), `temperature` (K) and `pressure` (bar, None: no barostat) as targeted
+            where it ended, `stage` in which it ended (from 1), `conditions` (of all stages, in words), `seed`,
+            `reason`, `walker`, `attempts` (how often LAMMPS was started), `seconds` (of all attempts), `engine`
+            (`name`, `version`, `command`, `reason`). `gamma_max` and `atom` are None when no gamma was ever written.
 
         Raises
         ------
@@ -102,6 +110,7 @@ class LammpsRunner:
         attempt = begin_attempt(run, atoms, potential, active_set, inference, resume_from)
         code = self._run_lammps(run, attempt.arguments)
         seconds = join_attempts(run)
+        append_latest_frames(run)
         in_time = code is not None
         failure = _explain(code, run) if code else None
         if not len(read_thermo(run.log)) and (failure or not in_time):
@@ -215,6 +224,8 @@ def describe_outcome(
             start_step, step, time_ps = int(thermo.index[0]), int(thermo.index[-1]), float(thermo["Time"].iloc[-1])
             largest = float(thermo["v_gamma_max"].max())
             gamma_max = largest if math.isfinite(largest) else None
+    index, since = inference.find_stage(step)
+    stage = inference.stages[index]
     frames = read_last_frames(run.dump) if run.dump.exists() else []
     atom = int(frames[-1].arrays["gamma"].argmax()) if frames else None
     if failure is not None:
@@ -236,8 +247,10 @@ def describe_outcome(
         "time_ps": time_ps,
         "gamma_max": gamma_max,
         "atom": atom,
-        "temperature": inference.temperature,
-        "pressure": inference.pressure,
+        "temperature": stage.temperature_at(since),
+        "pressure": stage.pressure,
+        "stage": index + 1,
+        "conditions": "; then ".join(stage.describe() for stage in inference.stages),
         "seed": inference.seed,
         "reason": reason,
     }

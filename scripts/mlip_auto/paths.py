@@ -37,6 +37,11 @@ class WalkerPaths:
         return self.directory / "safe.restart"
 
     @property
+    def latest(self) -> Path:
+        """Pattern of the files that hold a frame of a running MD each, `*` being its step."""
+        return self.directory / "latest.*.lammpstrj"
+
+    @property
     def outcome(self) -> Path:
         return self.directory / "outcome.json"
 

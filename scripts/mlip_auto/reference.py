@@ -8,9 +8,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from mlip_auto.config import CampaignConfig
-from mlip_auto.initial_sources import build_source
 from mlip_auto.oracle_md import iterate_frames
 from mlip_auto.oracles import make_calculator
+from mlip_auto.starts import build_start
 from mlip_auto.structures import structure_id
 from mlip_auto.walkers import find_walker, walker_seed
 
@@ -18,10 +18,11 @@ EQUILIBRATION = 0.2  # of the run, not kept
 
 
 def make_reference(config: CampaignConfig, walker: str, scratch: Path) -> list[Atoms]:
-    """Labelled frames of NVT MD (Langevin) by the oracle, from the walker's structure at its temperature.
+    """Labelled frames of NVT MD (Langevin) by the oracle, from the walker's structure at its highest temperature.
 
-    The cell stays that of the walker's structure, for walkers with a pressure too. Never trained on. Files of
-    the oracle go to `scratch`.
+    The cell stays that of the walker's structure, for walkers with a pressure or a deformation too; in place of one
+    from the data set it is an undistorted structure of generation 0. Never trained on. Files of the oracle go to
+    `scratch`.
     """
     settings = config.validation.reference_md
     if settings is None:
@@ -29,11 +30,11 @@ def make_reference(config: CampaignConfig, walker: str, scratch: Path) -> list[A
     spec = find_walker(config, walker)
     seed = walker_seed(config.seed, 0, f"reference {walker}", 0)
     rng = np.random.default_rng(seed)
-    atoms = build_source(spec.structure, config.system.elements, config.seed)[0]
+    atoms = build_start(config, spec)
     atoms.calc = make_calculator(config.dft, atoms, scratch)
     n_frames = round((1 - EQUILIBRATION) * settings.steps) // settings.every
     first = round(EQUILIBRATION * settings.steps) + settings.every
-    md = iterate_frames(atoms, spec.temperature, config.exploration.timestep, first, settings.every, rng)
+    md = iterate_frames(atoms, spec.hottest, config.exploration.timestep, first, settings.every, rng)
     frames = []
     for _ in islice(md, n_frames):
         frame = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)

@@ -16,10 +16,10 @@ from mlip_auto.cutting import CutRefused, ParentFrame
 from mlip_auto.cutting_box import BoxShape
 from mlip_auto.distances import allowed_distances
 from mlip_auto.extractor import EmbeddingExtractor
-from mlip_auto.initial_sources import build_source
 from mlip_auto.lammps_output import read_last_frames
 from mlip_auto.neighbours import cell_heights
 from mlip_auto.paths import CampaignPaths
+from mlip_auto.starts import build_start
 from mlip_auto.state import last_generation, read_summaries
 from mlip_auto.structures import structure_id
 from mlip_auto.walkers import base_walkers, find_walker
@@ -76,10 +76,10 @@ def find_audit_frame(
                 return AuditFrame(frames[-1], origin, find_walker(config, name).structure)
     if walker is not None:
         raise ValueError(f"--walker: {walker}: no walker of this name has halted in {paths.results}")
-    source = base_walkers(config)[0].structure
-    atoms = build_source(source, config.system.elements, config.seed, paths.root)[0]
+    first = base_walkers(config)[0]
+    atoms = build_start(config, first, directory=paths.root)
     atoms.rattle(rattle, rng=np.random.default_rng(config.seed))
-    return AuditFrame(atoms, f"start of {base_walkers(config)[0].name}, rattled by {rattle:g} Å", source)
+    return AuditFrame(atoms, f"start of {first.name}, rattled by {rattle:g} Å", first.structure)
 
 
 def _read_frame(file: Path, elements: Sequence[str]) -> Atoms:

@@ -2,24 +2,33 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlip_auto.config import CampaignConfig
-from mlip_auto.config_initial import StructureSource
+from mlip_auto.config_conditions import Stage
+from mlip_auto.config_exploration import WalkerStructure
 
 _CONFIRMATION = re.compile(r"(?P<base>.+)_c(?P<k>[1-9][0-9]*)")
 
 
 @dataclass(frozen=True)
 class WalkerSpec:
-    """One MD run: temperature in K, pressure in bar (None: fixed cell), length in steps, seed of the velocities."""
+    """One MD run: where it starts, its stages, the seed of its velocities."""
 
     name: str
-    structure: StructureSource
-    temperature: float
-    pressure: float | None
-    steps: int
+    structure: WalkerStructure
+    stages: tuple[Stage, ...]
     seed: int
+
+    @property
+    def steps(self) -> int:
+        """MD steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def hottest(self) -> float:
+        """Largest target temperature, K."""
+        return max(max(stage.temperature) for stage in self.stages)
 
 
 def walker_seed(campaign_seed: int, generation: int, walker: str, confirmation: int = 0) -> int:
@@ -37,23 +46,23 @@ def is_confirmation(name: str) -> bool:
     return _CONFIRMATION.fullmatch(name) is not None
 
 
-def base_walkers(config: CampaignConfig, generation: int = 0) -> list[WalkerSpec]:
-    """The first run of each walker in a generation, in the order of the config."""
-    specs = []
-    for walker in config.exploration.walkers:
-        for temperature in walker.temperatures:
-            for replica in range(walker.replicas):
-                name = f"{walker.name}_{temperature:g}K" + (f"_r{replica}" if walker.replicas > 1 else "")
-                spec = WalkerSpec(
-                    name=name,
-                    structure=walker.structure,
-                    temperature=temperature,
-                    pressure=walker.pressure,
-                    steps=walker.steps or config.exploration.steps,
-                    seed=walker_seed(config.seed, generation, name),
-                )
-                specs.append(spec)
-    return specs
+def base_walkers(config: CampaignConfig, generation: int = 0, confirmation: int = 0) -> list[WalkerSpec]:
+    """The runs of a generation by their base names, in the order of the config; seeds are of that confirmation."""
+    return [
+        WalkerSpec(
+            name,
+            walker.structure,
+            stages,
+            walker_seed(config.seed if walker.seed is None else walker.seed, generation, name, confirmation),
+        )
+        for walker in config.exploration.walkers
+        for run, stages in walker.list_runs(config.exploration.steps)
+        for name in _replica_names(run, walker.replicas)
+    ]
+
+
+def _replica_names(run: str, replicas: int) -> list[str]:
+    return [run] if replicas == 1 else [f"{run}_r{replica}" for replica in range(replicas)]
 
 
 def find_walker(config: CampaignConfig, name: str, generation: int = 0) -> WalkerSpec:
@@ -66,9 +75,8 @@ def find_walker(config: CampaignConfig, name: str, generation: int = 0) -> Walke
     """
     match = _CONFIRMATION.fullmatch(name)
     base, confirmation = (match["base"], int(match["k"])) if match else (name, 0)
-    for spec in base_walkers(config, generation):
+    for spec in base_walkers(config, generation, confirmation):
         if spec.name == base:
-            seed = walker_seed(config.seed, generation, base, confirmation)
-            return WalkerSpec(name, spec.structure, spec.temperature, spec.pressure, spec.steps, seed)
+            return replace(spec, name=name)
     known = ", ".join(spec.name for spec in base_walkers(config))
     raise KeyError(f"no walker is named {name}; the config has {known}")

@@ -53,7 +53,10 @@ CASES = {
     "unknown key": ({"exploration.timestp": 1.0}, ["exploration.timestp", "unknown key", "timestep"]),
     "negative timestep": ({"exploration.timestep": -1.0}, ["exploration.timestep", "-1.0", "greater than 0"]),
     "threshold below 1": ({"exploration.uncertainty_threshold": 0.5}, ["uncertainty_threshold", "0.5", "equal to 1"]),
-    "no temperature": ({"exploration.walkers.0.temperatures": []}, ["exploration.walkers[0].temperatures", "[]"]),
+    "no temperature": (
+        {"exploration.walkers.0.temperatures": []},
+        ["exploration.walkers[0]: ", "`temperatures`", "`stages`"],
+    ),
     "element without a source": (
         {
             "system.elements": ["Al", "Cu"],

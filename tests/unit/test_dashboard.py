@@ -81,9 +81,7 @@ def run_generation(paths: CampaignPaths, config: CampaignConfig, number: int) ->
     fit_potential(config, number, labels, *known, [], paths.work(number, "training"), files, threads=1)
     for walker in base_walkers(config, number):
         settings = config.exploration
-        inference = InferenceConfig(
-            temperature=walker.temperature, timestep=settings.timestep, steps=walker.steps, seed=walker.seed
-        )
+        inference = InferenceConfig(stages=walker.stages, timestep=settings.timestep, seed=walker.seed)
         start = build_source(walker.structure, config.system.elements)[0]
         scratch = paths.work(number, walker.name)
         run = files.walker(walker.name)

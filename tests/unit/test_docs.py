@@ -16,6 +16,7 @@ from mlip_auto.distances import COVALENT_FRACTION
 from mlip_auto.exploration import FRAMES_CUT
 from mlip_auto.extractor import CLEAN_DEPTH, FROZEN_MARGIN
 from mlip_auto.healing import ROUNDS, STEPS_A_ROUND
+from mlip_auto.lammps_input import CANDIDATE_FRAMES, LATEST_FRAMES
 from mlip_auto.starter import Answers, parse_elements, parse_numbers, write_config
 
 REPO = Path(__file__).parents[2]
@@ -62,7 +63,9 @@ def test_the_defaults_of_the_method_are_those_of_the_code(section, key):
 def test_the_constants_of_the_method_are_those_of_the_code():
     text = " ".join((REPO / "docs" / "method.md").read_text().split())
     assert f"has {ENVIRONMENTS_PER_FUNCTION} environments a function" in text
-    assert f"the last {FRAMES_CUT} frames" in text
+    assert f"the last {LATEST_FRAMES} frames" in text
+    assert f"({FRAMES_CUT} frames at most)" in text
+    assert f"at most {CANDIDATE_FRAMES} a run" in text
     assert f"{COVALENT_FRACTION:g} of the sum of covalent radii" in text
     assert "`extraction.mode: auto` (default)" in text and Extraction().mode == "auto"
     assert "10 steps of FIRE at a time" in text and STEPS_A_ROUND == 10

@@ -261,7 +261,7 @@ def test_data_file_keeps_masses_and_order(tmp_path, potentials):
     ("change", "message"),
     [
         ({"timestep": -1.0}, "greater than 0"),
-        ({"steps": 55}, "55 is not a multiple of gamma_every, 10"),
+        ({"steps": 55}, r"55, not a multiple of gamma_every \(10\)"),
         ({"seed": 0}, "greater than or equal to 1"),
     ],
 )
