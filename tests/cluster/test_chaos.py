@@ -16,7 +16,7 @@ from trial import Trial, kill
 from campaign import TINY
 from mlip_auto.processes import find_processes
 
-KILLS = int(os.environ.get("MLIP_CHAOS_KILLS", "5"))
+KILLS = int(os.environ.get("MLIP_CHAOS_KILLS", "4"))
 SEED = 20261124
 RULES = ("generate_candidates", "select_structures", "label_structures", "fit_potential", "run_md", "extract_clusters")
 ENDED = 3  # exit code of tiny.yaml, which loop.max_generations stops
@@ -84,13 +84,18 @@ def kill_job(jobs: list[tuple[str, psutil.Process]], rng: random.Random) -> str:
     return f"kill -9 of a process of {rule}"
 
 
+def choose_node(slurm: MiniSlurm, rng: random.Random) -> str:
+    """One with jobs, where there is one."""
+    return rng.choice([job.nodes for job in slurm.list_jobs() if job.is_live and job.nodes] or slurm.nodes)
+
+
 def kill_slurmd(slurm: MiniSlurm, rng: random.Random) -> str:
-    node = rng.choice(slurm.nodes)
+    node = choose_node(slurm, rng)
     slurm.kill(node)
     return f"kill -9 of {node}'s; its jobs go on"
 
 
 def lose_node(slurm: MiniSlurm, rng: random.Random) -> str:
-    node = rng.choice(slurm.nodes)
+    node = choose_node(slurm, rng)
     slurm.lose_node(node)
     return f"{node} lost with its jobs"
