@@ -81,10 +81,10 @@ def run_campaign(config: CampaignConfig, call: SnakemakeCall, console: Console, 
     if not changed and (code := _say_outcome(manager, console)) is not None:
         return code
     with raise_on_signals(), hold_lock(paths.driver_lock, paths.root) as owner:
-        if (snakemake := find_snakemake(paths.root)) is not None:
-            raise CampaignLocked(f"Snakemake (pid {snakemake.pid}) works in {paths.root}; wait for it or end it.")
         driver = _Driver(manager, call, owner, console)
         try:
+            if (snakemake := find_snakemake(paths.root)) is not None:
+                raise CampaignLocked(f"Snakemake (pid {snakemake.pid}) works in {paths.root}; wait for it or end it.")
             driver.take_over()
             if changed and (missing := driver.relabel()):
                 say(console, f"Stopped: {missing}. With a raised limit `mlip-auto run --relabel` goes on.")
@@ -92,8 +92,8 @@ def run_campaign(config: CampaignConfig, call: SnakemakeCall, console: Console, 
             while (code := _say_outcome(manager, console)) is None:
                 driver.run_once()
         except Interrupted as interruption:
-            if driver.slurm:
-                interruption.left = _leave_jobs(paths.root, interruption.signal)
+            sent = driver.slurm
+            interruption.left = _leave_jobs(paths.root, interruption.signal) if sent else "all jobs have ended"
             raise
         except SlurmMissing as error:
             raise CampaignError(f"{error}: run mlip-auto on a login node of the cluster.") from None

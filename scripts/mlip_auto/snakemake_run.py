@@ -49,7 +49,7 @@ class Interrupted(BaseException):
 
     def __init__(self, number: int):
         self.signal = signal.Signals(number)
-        self.left = "all jobs have ended"
+        self.left = "nothing was started"
         super().__init__(self.signal.name)
 
 
