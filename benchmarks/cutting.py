@@ -154,7 +154,8 @@ def explore(config: CampaignConfig, generation: int, paths: CampaignPaths) -> tu
             name = confirmation_name(spec.name, confirmation) if confirmation else spec.name
             walkers[name] = files.walker(name)
             scratch = paths.work(generation, f"md/{name}")
-            outcome = run_walker(config, generation, name, files.potential, files.active_set, walkers[name], scratch)
+            fit = files.potential, files.active_set
+            outcome = run_walker(config, generation, name, *fit, [files.labels], walkers[name], scratch)
             clean = clean and outcome["outcome"] == "completed"
             print(f"    {name}: {outcome['outcome']} at step {outcome['step']}", flush=True)
         cuts, refusals = extract_generation(config, generation, walkers, files.potential, files.active_set)

@@ -213,6 +213,7 @@ def test_exploration_resume_is_for_base_walkers_of_the_next_generation(walker, t
             name=name,
             potential=POTENTIAL,
             active_set=ACTIVE_SET,
+            labels=[],
             paths=WalkerPaths(tmp_path / name / "md"),
             scratch=tmp_path / name / "work",
             previous=previous,
