@@ -36,16 +36,16 @@ class Owner:
     """A process that no other can be taken for: pids come again, boot, start time and pid together do not."""
 
     host: str
-    boot: str  # the kernel's own id of it
     pid: int
     started: int  # clock ticks since boot: unlike a time of day, these do not move when the clock is set
     command: str
+    boot: str = ""  # the kernel's own id of it; empty in locks of versions that did not note it
 
     @classmethod
     def this_process(cls) -> "Owner":
         pid = os.getpid()
         command = " ".join(psutil.Process().cmdline())
-        return cls(socket.gethostname(), read_boot_id(), pid, start_ticks(pid), command)
+        return cls(socket.gethostname(), pid, start_ticks(pid), command, read_boot_id())
 
     @property
     def tag(self) -> str:
@@ -55,7 +55,7 @@ class Owner:
         """True also when it belongs to another host, which cannot be asked."""
         if self.host != socket.gethostname():
             return True
-        return self.boot == read_boot_id() and start_ticks(self.pid) == self.started
+        return self.boot in ("", read_boot_id()) and start_ticks(self.pid) == self.started
 
 
 def read_boot_id() -> str:
