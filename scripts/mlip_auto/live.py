@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from mlip_auto.paths import GenerationPaths, WalkerPaths
+from mlip_auto.paths import CampaignPaths, GenerationPaths, WalkerPaths
 from mlip_auto.structures import read_json
 
 TAIL_BYTES = 4096  # of a log: some dozen lines of thermo output
@@ -43,32 +43,34 @@ def read_labelling(files: GenerationPaths) -> Labelling | None:
     return Labelling(sum(done.values()), count_structures(files.selected))
 
 
-def read_running_md(files: GenerationPaths) -> list[RunningMd]:
+def read_running_md(paths: CampaignPaths, generation: int) -> list[RunningMd]:
     """The MD runs that have begun and have no outcome yet, by name; after a killed job as it left them."""
-    logs = sorted(files.walker("*").directory.parent.glob("*/log.lammps"))
-    runs = [WalkerPaths(log.parent) for log in logs]
-    return [md for run in runs if not run.outcome.exists() and (md := _read_md(run)) is not None]
+    files = paths.generation(generation)
+    runs = [WalkerPaths(log.parent) for log in sorted(paths.work(generation, "md").glob("*/log.lammps"))]
+    running = [run for run in runs if not files.walker(run.directory.name).outcome.exists()]
+    return [md for run in running if (md := _read_md(run)) is not None]
 
 
-def show_live(files: GenerationPaths) -> Table:
+def show_live(paths: CampaignPaths, generation: int) -> Table:
     """A bar for the labels and one for each MD run; empty where nothing is under way."""
     table = Table.grid(padding=(0, 2))
-    labelling = read_labelling(files)
+    labelling = read_labelling(paths.generation(generation))
     if labelling:
         bar = ProgressBar(total=labelling.total, completed=labelling.done, width=30)
         table.add_row("labels", bar, f"{labelling.done}/{labelling.total}", "")
-    for md in read_running_md(files):
+    for md in read_running_md(paths, generation):
         bar = ProgressBar(total=md.steps, completed=md.step, width=30)
         table.add_row(md.walker, bar, f"{md.step}/{md.steps} steps", f"γ {md.gamma:.2f}")
     return table
 
 
-def describe_live(files: GenerationPaths) -> list[str]:
+def describe_live(paths: CampaignPaths, generation: int) -> list[str]:
     """The same in plain lines."""
-    labelling = read_labelling(files)
+    labelling = read_labelling(paths.generation(generation))
     lines = [f"labels: {labelling.done} of {labelling.total}"] if labelling else []
     return lines + [
-        f"{md.walker}: step {md.step} of {md.steps}, largest gamma {md.gamma:.2f}" for md in read_running_md(files)
+        f"{md.walker}: step {md.step} of {md.steps}, largest gamma {md.gamma:.2f}"
+        for md in read_running_md(paths, generation)
     ]
 
 

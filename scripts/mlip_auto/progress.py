@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlip_auto.live import show_live
-from mlip_auto.paths import GenerationPaths
+from mlip_auto.paths import CampaignPaths
 
 REFRESH_RATE = 2  # a second
 TAIL = 15  # lines shown of a failed job's log
@@ -53,7 +53,7 @@ class Progress:
 
     generation: int
     console: Console
-    files: GenerationPaths
+    paths: CampaignPaths
     failures: list[Failure] = field(default_factory=list)
     heard: float = field(default_factory=time.monotonic)  # when the last line came
     lost_slurm: bool = False  # a job could not be sent
@@ -133,7 +133,7 @@ class Progress:
         now = time.monotonic()
         steps = [f"{label} {now - started:.0f} s" for label, started in list(self._running.values()) if label != "all"]
         self._spinner.update(text=Text(", ".join(steps)))
-        return Group(self._spinner, show_live(self.files))
+        return Group(self._spinner, show_live(self.paths, self.generation))
 
 
 def make_console() -> Console:

@@ -103,7 +103,7 @@ class SnakemakeRun:
     progress: Progress = field(init=False)
 
     def __post_init__(self) -> None:
-        self.progress = Progress(self.generation, self.console, self.paths.generation(self.generation))
+        self.progress = Progress(self.generation, self.console, self.paths)
 
     @property
     def log(self) -> Path:

@@ -194,7 +194,7 @@ def test_progress_follows_a_real_snakemake(tmp_path):
     ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert ran.returncode == 1
     console = Console(file=io.StringIO(), width=160)
-    progress = Progress(3, console, CampaignPaths(tmp_path).generation(3))
+    progress = Progress(3, console, CampaignPaths(tmp_path))
     for line in ran.stdout.splitlines(keepends=True):
         progress.feed(line)
     (shown,) = console.file.getvalue().splitlines()
