@@ -185,7 +185,7 @@ def make_reference_file(material: str, folder: Path) -> Path:
 
 
 def tabulate(rows: dict[str, dict[str, Any]]) -> str:
-    """Mean and standard deviation over the seeds, as markdown."""
+    """Mean and standard deviation over the seeds (one seed: its value), as markdown."""
     columns = {
         "generations": ("generations", 1),
         "labels": ("labels", 1),
@@ -206,8 +206,8 @@ def tabulate(rows: dict[str, dict[str, Any]]) -> str:
         cells = []
         for key, (_, digits) in columns.items():
             values = [row[key] for row in of_variant]
-            spread = np.std(values, ddof=1) if len(values) > 1 else np.nan
-            cells.append(f"{np.mean(values):.{digits}f} ± {spread:.{digits}f}")
+            spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.{digits}f}{spread}")
         lines.append(f"| {variant} | {converged} of {len(of_variant)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
