@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from mlip_auto.check_cutting import describe_cell, find_number_errors, judge_cuts
+from mlip_auto.check_cutting import describe_cell, find_deformation_error, find_number_errors, judge_cuts
 from mlip_auto.check_oracle import find_oracle_errors
 from mlip_auto.check_structures import BuiltSource, CheckResult, build_checked, check_initial
 from mlip_auto.config import CampaignConfig
@@ -118,12 +118,14 @@ def _check_open_directions(config: CampaignConfig, walkers: Sequence[BuiltSource
 
 def _check_cutting(config: CampaignConfig, walkers: Sequence[BuiltSource], result: CheckResult) -> None:
     errors = find_number_errors(config)
-    for walker in walkers:
-        for start in walker.structures[:1]:
+    for number, (walker, built) in enumerate(zip(config.exploration.walkers, walkers, strict=True)):
+        for start in built.structures[:1]:
             if not errors:
-                found, doubtful = judge_cuts(config, walker.source, start)
-                result.errors.extend(f"{walker.key}: {error}" for error in found)
-                result.warnings.extend(f"{walker.key}: {warning}" for warning in doubtful)
+                found, doubtful = judge_cuts(config, built.source, start)
+                result.errors.extend(f"{built.key}: {error}" for error in found)
+                result.warnings.extend(f"{built.key}: {warning}" for warning in doubtful)
+                if not found and (error := find_deformation_error(config, walker, start)):
+                    result.errors.append(f"exploration.walkers[{number}].{error}")
     result.errors.extend(errors)
 
 

@@ -4,6 +4,8 @@ import numpy as np
 from ase import Atoms
 
 from mlip_auto.config import CampaignConfig
+from mlip_auto.config_conditions import Deformation
+from mlip_auto.config_exploration import Walker
 from mlip_auto.config_initial import StructureSource
 from mlip_auto.cutting_box import ROUNDING
 from mlip_auto.extractor import EmbeddingExtractor
@@ -40,6 +42,52 @@ def judge_cuts(config: CampaignConfig, source: StructureSource, start: Atoms) ->
     extractor = EmbeddingExtractor.from_config(config, source, start)
     judge = {"cell": _judge_cell, "box": _judge_box, "cluster": _judge_cluster}[extractor.mode]
     return judge(config, extractor, start)
+
+
+def find_deformation_error(config: CampaignConfig, walker: Walker, start: Atoms) -> str | None:
+    """The first deformation of `walker` that makes its boxes narrower than twice the cutoff; barostats are left out."""
+    extractor = EmbeddingExtractor.from_config(config, walker.structure, start)
+    if extractor.mode != "box" or extractor.box is None:
+        return None
+    needed = 2 * config.training.basis.cutoff
+    for _, stages in walker.list_runs(config.exploration.steps):
+        cell = start.cell.standard_form()[0][:]
+        for index, stage in enumerate(stages):
+            if stage.deform is None:
+                continue
+            cell = _deform_cell(cell, stage.deform, stage.steps * config.exploration.timestep / 1000)
+            width = _narrowest(cell, stage.deform, extractor.box.fractions)
+            if width < needed - ROUNDING:
+                return (
+                    f"{f'stages[{index}].' if walker.stages else ''}deform: leaves boxes that are {width:.4g} Å wide, "
+                    f"and twice the cutoff is {needed:g} Å: deform less, or give a larger extraction.box_side"
+                )
+    return None
+
+
+def _deform_cell(cell: np.ndarray, deform: Deformation, time: float) -> np.ndarray:
+    """The cell (Å) after `time` (ps) of LAMMPS's `fix deform`, in LAMMPS's orientation, its tilts not flipped."""
+    deformed = cell.copy()
+    for component, strain in deform.final_strains(time).items():
+        row, column = _place(component)
+        deformed[row, column] += strain * cell[row, row]
+    return deformed
+
+
+def _narrowest(cell: np.ndarray, deform: Deformation, fractions: tuple[float, float, float]) -> float:
+    """Smallest height (Å) of boxes on the way to `cell`: LAMMPS flips a tilt that has grown to half a length."""
+    tilted = cell.copy()
+    for component in deform.components:
+        row, column = _place(component)
+        if row != column:
+            half = cell[column, column] / 2
+            tilted[row, column] = np.clip(cell[row, column], -half, half)
+    return float(cell_heights(tilted * np.array(fractions)[:, None]).min())
+
+
+def _place(component: str) -> tuple[int, int]:
+    """Row and column of a component in a cell: `xy` is the x of the second vector."""
+    return "xyz".index(component[-1]), "xyz".index(component[0])
 
 
 def _judge_cell(config: CampaignConfig, extractor: EmbeddingExtractor, start: Atoms) -> tuple[list[str], list[str]]:

@@ -111,14 +111,22 @@ def _describe_standing(summaries: Sequence[Summary]) -> list[str]:
 
 def _describe_conditions(summary: Summary) -> str:
     walkers = summary["walkers"].values()
-    temperatures = sorted({walker["temperature"] for walker in walkers})
+    temperatures = sorted({walker["temperature"] for walker in walkers if _is_at_one_temperature(walker)})
+    varied = dict.fromkeys(walker["conditions"] for walker in walkers if not _is_at_one_temperature(walker))
+    conditions = [f"{' and '.join(f'{temperature:g}' for temperature in temperatures)} K"] if temperatures else []
     times = [walker["time_ps"] for walker in walkers]
     length = f"{min(times):.3g}" + (f" to {max(times):.3g}" if max(times) > min(times) else "")
-    text = f" at {' and '.join(f'{temperature:g}' for temperature in temperatures)} K, {length} ps each"
+    text = f" at {' and at '.join([*conditions, *(f'({words})' for words in varied)])}, {length} ps each"
     confirmations = summary["confirmations_done"]
     if confirmations:
         text += f", and {confirmations} fresh velocity seed{'s' * (confirmations > 1)} ran clean too"
     return text
+
+
+def _is_at_one_temperature(walker: Mapping[str, Any]) -> bool:
+    """Whether its temperature says what a run was under: no ramp, no stages, no deformation."""
+    temperature, _, rest = walker["conditions"].partition(", ")
+    return temperature == f"{walker['temperature']:g} K" and "; then" not in rest and "deformed" not in rest
 
 
 def _describe_error(summary: Summary) -> str:

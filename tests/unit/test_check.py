@@ -122,6 +122,20 @@ CASES = {
         {"extraction.box_side": 16.2},
         ["extraction.max_atoms", "found 200", "256 atoms", "extraction.box_side"],
     ),
+    "box too narrow after a deformation": (
+        {"exploration.walkers.0.deform": {"strain": {"x": -0.2}}},
+        ["exploration.walkers[0].deform", "9.72 Å wide", "10 Å", "deform less"],
+    ),
+    "box too narrow after the deformations of two stages": (
+        {
+            "exploration.walkers.0.temperatures": REMOVED,
+            "exploration.walkers.0.stages": [
+                {"temperature": 300, "steps": 500, "deform": {"strain": {"x": -0.1}}},
+                {"temperature": [300, 600], "steps": 500, "deform": {"strain": {"xy": 2.0}}},
+            ],
+        },
+        ["exploration.walkers[0].stages[1].deform", "9.972 Å wide", "10 Å", "deform less"],
+    ),
     "MD cell without room for any box": (
         {"exploration.walkers.0.structure.supercell": [2, 2, 2], "extraction": {"mode": "box"}},
         ["exploration.walkers[0].structure", "8.1 × 8.1 × 8.1 Å", "10 Å", "supercell"],
@@ -245,6 +259,11 @@ def test_doubtful_input_is_warned_of(changes, words):
     assert len(result.warnings) == 1, result.warnings
     for word in words:
         assert word in result.warnings[0]
+
+
+def test_a_large_shear_is_no_narrow_box():
+    """LAMMPS flips the cell of a tilt above half a length."""
+    assert check(change(ALUMINIUM, {"exploration.walkers.0.deform": {"strain": {"xy": 2.0}}})).errors == []
 
 
 def test_all_errors_come_at_once():

@@ -15,6 +15,7 @@ from mlip_auto.config import CampaignConfig, parse_config
 from mlip_auto.dashboard import write_dashboard
 from mlip_auto.dashboard_fit import judge_gamma, summarise_labels
 from mlip_auto.exploration import extract_generation
+from mlip_auto.export import write_card
 from mlip_auto.fit_potential import fit_potential
 from mlip_auto.generation_report import write_generation_figure
 from mlip_auto.initial import generate_candidates
@@ -52,7 +53,16 @@ CONFIG = {
     "exploration": {
         "timestep": 2.0,
         "steps": 100,
-        "walkers": [{"structure": CRYSTAL | {"supercell": [3, 3, 3]}, "temperatures": [300, 1500]}],
+        "walkers": [
+            {"structure": CRYSTAL | {"supercell": [3, 3, 3]}, "temperatures": [300, 1500]},
+            {
+                "name": "squeeze",
+                "structure": CRYSTAL | {"supercell": [3, 3, 3]},
+                "temperatures": [[300, 600]],
+                "steps": 20,
+                "deform": {"strain": {"x": -0.02}},
+            },
+        ],
     },
     "extraction": {"mode": "cell", "max_clusters": 1},
 }
@@ -113,7 +123,8 @@ def page(campaign) -> str:
 
 def read_figures(page: str) -> dict[str, dict]:
     """Every figure's plotly specification, by its id."""
-    found = re.findall(r'<figure id="(\w+)" data-figure.*?<script type="application/json">(.*?)</script>', page, re.S)
+    figure = r'<figure id="([\w-]+)" data-figure.*?<script type="application/json">(.*?)</script>'
+    found = re.findall(figure, page, re.S)
     return {name: json.loads(specification) for name, specification in found}
 
 
@@ -251,7 +262,7 @@ def test_a_campaign_under_way_says_so(tmp_path):
 def test_verdicts(campaign):
     summaries = read_summaries(campaign[0])
     latest = summaries[-1]
-    clean = {"outcome": "completed", "temperature": 900.0, "time_ps": 2.0}
+    clean = {"outcome": "completed", "temperature": 900.0, "conditions": "900 K, fixed cell", "time_ps": 2.0}
     converged = latest | {"decision": "converged", "confirmations_done": 2, "walkers": {"md_900K": clean}}
     stopped = latest | {"decision": "stopped", "reason": "generation 1 added no label"}
     verdicts = [judge([summaries[0], summary], 1) for summary in (latest, converged, stopped)]
@@ -260,6 +271,21 @@ def test_verdicts(campaign):
     assert "at 900 K, 2 ps each, and 2 fresh velocity seeds ran clean too" in verdicts[1].headline
     assert verdicts[2].headline == "Not converged. Stopped in generation 1: generation 1 added no label."
     assert f"{sum(summary['labelled'] for summary in summaries)} labels in 2 generations" in verdicts[0].details[1]
+
+
+def test_a_ramp_is_not_taken_for_its_last_temperature(campaign, page):
+    """On the page, in the verdict and on the card: the run under a ramp and a deformation, beside plain ones."""
+    paths, config = campaign
+    conditions = "300 to 600 K, x deformed"
+    summary = read_summaries(paths)[-1]
+    assert summary["walkers"]["squeeze_300-600K"]["conditions"] == conditions
+    row = re.search(r"<tr[^>]*><td class=\"text\">squeeze_300-600K</td>.*?</tr>", page, re.S)
+    assert row is not None and f">{conditions}<" in row[0] and "fixed cell" not in row[0]
+    headline = judge([summary | {"decision": "converged"}], 1).headline
+    assert f"MD ran without halting at 300 and 1500 K and at ({conditions}), " in headline
+    card = write_card(config, summary, paths.generation(1), True, "")
+    assert f"| squeeze_300-600K | fcc, 3x3x3 | {conditions} | 0.04 |" in card
+    assert "| md_300K | fcc, 3x3x3 | 300 K, fixed cell |" in card
 
 
 def test_what_is_broken_is_said_first(campaign):

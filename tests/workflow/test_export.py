@@ -148,7 +148,7 @@ def test_the_card_says_what_the_campaign_measured(campaign, exported):
     summary, metrics = (read_json(getattr(campaign.paths.generation(0), name)) for name in ("summary", "metrics"))
     assert "The campaign converged in generation 0" in card and "Not converged" not in card
     for name, run in summary["walkers"].items():
-        assert f"| {name} | fcc, 2x2x2 | {run['temperature']:g} | fixed cell | 0.04 | {run['gamma_max']:.2f} |" in card
+        assert f"| {name} | fcc, 2x2x2 | {run['conditions']} | 0.04 | {run['gamma_max']:.2f} |" in card
     force, energy = (1000 * metrics["rmse"]["train"][key] for key in ("force", "energy"))
     assert f"| training | {energy:.2f} | {force:.1f} |" in card
     assert f"{metrics['n_train']} labels trained on and {metrics['n_held_out']} held out" in card
