@@ -3,7 +3,7 @@
 # Needs Python 3.11 and make; no root. PYTHON=/path/to/python3.11 where python3 is another version.
 PYTHON ?= python3
 CORES ?= $(shell nproc)
-.PHONY: setup profiles run test test-fast test-cluster
+.PHONY: setup sqs profiles run test test-fast test-cluster
 .DEFAULT_GOAL := setup
 
 setup: .venv/.setup-done
@@ -20,6 +20,10 @@ setup: .venv/.setup-done
 .venv/.setup-done: .venv/.packages pyproject.toml
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
+
+# For the config key `sqs`; needs a C++ compiler
+sqs: setup
+	.venv/bin/python -m pip install --disable-pip-version-check --no-deps -r requirements-sqs.lock
 
 # snakemake --profile slurm, from any folder
 profiles: setup

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -80,6 +81,13 @@ def pw_x() -> Path:
         missing = "needs pw.x and its pseudopotentials: apt-get install quantum-espresso quantum-espresso-data"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
     return folder
+
+
+@pytest.fixture(scope="session")
+def icet() -> None:
+    """For tests that make quasirandom structures; under CI icet must be there."""
+    if find_spec("icet") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs icet: make sqs")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, CampaignConfig
 from mlip_auto.config_exploration import WalkerStructure
 from mlip_auto.config_initial import InitialStructures, StructureSource
 from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
-from mlip_auto.initial_sources import build_family, build_source
+from mlip_auto.initial_sources import build_family, build_source, require_icet
 from mlip_auto.starts import build_start
 from mlip_auto.walkers import WalkerSpec, base_walkers
 
@@ -43,6 +43,8 @@ def build_checked(
 ) -> BuiltSource:
     """Build the source at `key` of the config; an error goes to `result`, and leaves the source without structures."""
     try:
+        if source.sqs:
+            require_icet()
         if isinstance(source, InitialStructures):
             drawn = source.model_copy(update={"sqs": False})  # which needs seconds, and has the same atoms
             structures = build_family(drawn, config.initial, config.system.elements, config.seed, directory)

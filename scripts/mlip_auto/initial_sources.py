@@ -1,6 +1,7 @@
 """Undistorted structures from the config: crystals, files, alloys, slabs, random crystals, molecules."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -155,6 +156,12 @@ def count_sources(family: InitialStructures, elements: Sequence[str], directory:
     return len(read_file(family, directory)) if family.file else 1
 
 
+def require_icet() -> None:
+    """Raise ValueError, with the cure, where icet is not installed."""
+    if find_spec("icet") is None:
+        raise ValueError("sqs: found true, which needs icet; `make sqs` installs it (with a C++ compiler)")
+
+
 def sqs(crystal: Atoms, start: Atoms, rng: np.random.Generator) -> Atoms:
     """The special quasirandom structure (Zunger et al., Phys. Rev. Lett. 65, 353, 1990) with the atoms of `start`.
 
@@ -164,7 +171,13 @@ def sqs(crystal: Atoms, start: Atoms, rng: np.random.Generator) -> Atoms:
     ----------
     crystal
         The crystal of which `start` is a supercell; any element on its sites.
+
+    Raises
+    ------
+    ValueError
+        icet is not installed.
     """
+    require_icet()
     from icet import ClusterSpace
     from icet.input_output.logging_tools import set_log_config
     from icet.tools.structure_generation import generate_sqs_from_supercells

@@ -77,7 +77,7 @@ def test_the_constants_of_the_method_are_those_of_the_code():
 TUTORIAL = (REPO / "docs" / "tutorial.md").read_text()
 
 
-def test_the_config_of_the_tutorial_is_what_init_writes_and_passes_check():
+def test_the_config_of_the_tutorial_is_what_init_writes_and_passes_check(icet):
     """With the structures that the tutorial adds to it, too; and the numbers that it quotes are in it."""
     (flags,) = re.findall(
         r"^    mlip-auto init cuau --elements (\S+) --oracle (\S+) --temperatures (\S+)$", TUTORIAL, re.M

@@ -62,7 +62,7 @@ def count_unlike_pairs(atoms: Atoms, shell: float) -> float:
     return (near & unlike).sum() / near.sum()
 
 
-def test_sqs_has_the_pair_correlations_of_a_random_alloy():
+def test_sqs_has_the_pair_correlations_of_a_random_alloy(icet):
     source = StructureSource(**{key: ALLOY[key] for key in ("prototype", "a", "composition", "supercell")}, sqs=True)
     (atoms,), (again,) = (build_source(source, ["Cu", "Au"], seed=5) for _ in range(2))
     assert Counter(atoms.symbols) == {"Cu": 24, "Au": 8}
@@ -74,7 +74,7 @@ def test_sqs_has_the_pair_correlations_of_a_random_alloy():
     assert count_unlike_pairs(atoms, second) == pytest.approx(random_alloy, abs=0.05)
 
 
-def test_one_sqs_serves_a_family_and_a_walker_may_start_from_it():
+def test_one_sqs_serves_a_family_and_a_walker_may_start_from_it(icet):
     candidates = generate({**ALLOY, "sqs": True, "count": 2})
     assert candidates[0].symbols.get_chemical_formula() == "Au8Cu24"
     assert (candidates[0].numbers == candidates[1].numbers).all()
@@ -197,7 +197,7 @@ def test_a_walker_starts_from_no_molecule():
 
 
 @pytest.mark.slow
-def test_selection_and_fit_bear_a_generation_of_many_kinds(tmp_path):
+def test_selection_and_fit_bear_a_generation_of_many_kinds(tmp_path, icet):
     """Gen 0 with vacuum, voids and melts, as a campaign treats it: select, label, refuse outliers, fit, judge."""
     crystal = {"prototype": "fcc", "supercell": [2, 2, 2], "rattles": [0.05, 0.1]}
     families = [
