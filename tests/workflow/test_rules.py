@@ -34,11 +34,18 @@ def test_generation_zero_is_planned_from_the_config_alone(config, tmp_path):
     jobs = plan(config, tmp_path)
     candidates = sum(family["count"] for family in content["initial"]["structures"])
     selected = min(candidates, content["selection"]["max_structures"])
-    temperatures = sum(len(walker["temperatures"]) for walker in content["exploration"]["walkers"])
+    runs = sum(1 if "stages" in walker else len(walker["temperatures"]) for walker in content["exploration"]["walkers"])
     assert jobs["label_structures"] == -(-selected // content["dft"]["structures_per_shard"])
-    assert jobs["run_md"] == temperatures
-    assert jobs.get("make_reference", 0) == (temperatures if "validation" in content else 0)
+    assert jobs["run_md"] == runs
+    assert jobs.get("make_reference", 0) == (runs if "validation" in content else 0)
     assert "collect_candidates" not in jobs
+
+
+def test_check_passes_the_example_of_stages(tmp_path):
+    config = REPOSITORY / "config" / "examples" / "al_melt_quench.yaml"
+    done = run("mlip-auto", "check", "--configfile", config, folder=tmp_path)
+    assert done.returncode == 0 and "warning" not in done.stdout.lower(), done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_local_and_the_slurm_profile_plan_the_same_jobs(tmp_path):
