@@ -87,15 +87,21 @@ def test_cuts_are_those_of_the_files(wide, campaign, summaries):
 def test_the_view_of_a_cut_turns(wide):
     read_camera = "document.getElementById('cut-plot')._fullLayout.scene._scene.getCamera().eye"
     canvas = wide.page.locator("#cut-plot canvas").first
-    canvas.scroll_into_view_if_needed()
-    before, box = wide.page.evaluate(read_camera), canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    wide.page.mouse.move(x, y)
-    wide.page.mouse.down()
-    wide.page.mouse.move(x + 150, y + 40, steps=5)
-    wide.page.mouse.up()
-    turned = f"before => Math.abs({read_camera}.x - before.x) + Math.abs({read_camera}.y - before.y) > 0.1"
-    wide.page.wait_for_function(turned, arg=before)
+    before = wide.page.evaluate(read_camera)
+
+    def turn() -> bool:
+        canvas.hover()  # waits until the figure has come to rest
+        box = canvas.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        wide.page.mouse.down()
+        wide.page.mouse.move(x + 150, y + 40, steps=5)
+        wide.page.mouse.up()
+        wide.page.wait_for_timeout(500)
+        after = wide.page.evaluate(read_camera)
+        return abs(after["x"] - before["x"]) + abs(after["y"] - before["y"]) > 0.1
+
+    # On a busy machine a drag may fall into the drawing of the figure, which ends it: a user drags again.
+    assert any(turn() for _ in range(20))
 
 
 def test_filters(wide, summaries):
