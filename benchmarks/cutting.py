@@ -47,11 +47,10 @@ MATERIALS: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "cell": {"mode": "cell", "max_clusters": 1, "max_atoms": 500},  # the frame that halted, whole: the baseline
     "auto": {"mode": "auto"},
-    "box": {"mode": "box"},
-    "box, all atoms trained": {"mode": "box", "trained_radius": 20.0},
+    "box, trained on to the cutoff": {"mode": "box", "trained_radius": 5.0},
     "box, first shell trained": {"mode": "box", "trained_radius": 3.4},
     "cluster": {"mode": "cluster", "max_atoms": 400},
-    "box, buffer in active set": {"mode": "box"},
+    "box, buffer in active set": {"mode": "box", "trained_radius": 5.0},
     "cluster, buffer in active set": {"mode": "cluster", "max_atoms": 400},
 }
 MASK_OFF = "buffer in active set"

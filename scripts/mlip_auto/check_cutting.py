@@ -8,7 +8,7 @@ from mlip_auto.config_conditions import Deformation
 from mlip_auto.config_exploration import Walker
 from mlip_auto.config_initial import StructureSource
 from mlip_auto.cutting_box import ROUNDING
-from mlip_auto.extractor import EmbeddingExtractor
+from mlip_auto.extractor import DEFAULT_BUFFER, EmbeddingExtractor
 from mlip_auto.neighbours import cell_heights, find_neighbours
 
 OTHER_SIDE = 0.02  # relative: a box as whole crystal cells this far from what was asked for is worth a word
@@ -22,11 +22,11 @@ def find_number_errors(config: CampaignConfig) -> list[str]:
             f"extraction.box_side: found {settings.box_side:g} Å; at least twice the cutoff ({2 * cutoff:g} Å), or an "
             "atom meets its own image: raise it, or lower training.basis.cutoff"
         ]
-    core, buffer = settings.core_radius or cutoff, settings.buffer or cutoff
+    core, buffer = settings.core_radius or cutoff, settings.buffer or DEFAULT_BUFFER * cutoff
     if settings.mode in ("auto", "box") and settings.box_side is not None and settings.box_side < 2 * core:
         return [
             f"extraction.core_radius: found {core:g} Å; a box of {settings.box_side:g} Å can keep the frame "
-            "within half of that as it is: lower it, or raise extraction.box_side; to train on the whole box give "
+            "within half of that as it is: lower it, or raise extraction.box_side; what is trained on is "
             "extraction.trained_radius"
         ]
     if settings.mode in ("auto", "cluster") and core + buffer < cutoff:

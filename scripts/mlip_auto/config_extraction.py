@@ -27,11 +27,11 @@ class Extraction(Section):
     )
     buffer: Positive | None = Field(
         None,
-        description="cluster: width (Å) of the shell around the core; the radial cutoff where not given. A force depends on atoms up to twice the cutoff away.",
+        description="cluster: width (Å) of the shell around the core; 0.8 of the radial cutoff where not given. A force depends on atoms up to twice the cutoff away.",
     )
     trained_radius: Positive | None = Field(
         None,
-        description="Atoms within this distance (Å) of the centre are trained on. Where not given: `core_radius`; in a cluster no atom nearer to the surface than 1.3 cutoffs. A box that it covers is trained on whole, with its energy; a cell always is.",
+        description="Atoms within this distance (Å) of the centre are trained on. Where not given: in a box all atoms, with its energy, but with a code that samples the Gamma point only (tblite) those within `core_radius`, without energy; in a cluster those within `core_radius`, none nearer to the surface than 1.1 cutoffs. A box counts its energy where all its atoms are trained on; a cell always is trained on whole.",
     )
     vacuum: Positive = Field(6.0, description="cluster: empty space (Å) between the atoms and the cell's faces.")
     box_side: Positive | None = Field(

@@ -1,5 +1,6 @@
 """How frames of a walker are cut: the config's numbers, in one object that makes cuts of any size."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,8 @@ from mlip_auto.distances import allowed_distances
 from mlip_auto.oracles import GAMMA_ONLY_CODES
 
 FROZEN_MARGIN = 0.3  # Å beyond the cutoff: a relaxed atom that enters it would move gamma of the centre
-CLEAN_DEPTH = 1.3  # cutoffs below a vacuum surface: from there on the oracle's forces are those of the frame
+DEFAULT_BUFFER = 0.8  # cutoffs around the core of a cluster: 186 atoms of Al within 1.8 cutoffs of 5 Å
+CLEAN_DEPTH = 1.1  # cutoffs below a vacuum surface: from there on the oracle's forces are those of the frame
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class EmbeddingExtractor:
     ----------
     mode, mode_reason
         `cluster`: neighbours within `core_radius` + `buffer`, not periodic, in `vacuum`; energy weight 0.
-        `box`: `box` of the frame around the centre, periodic. Energy weight 0, or 1 where `trained_radius` makes every
-        atom count. `cell`: the whole frame, every atom trained on.
+        `box`: `box` of the frame around the centre, periodic. Energy weight 1 where `trained_radius` makes every atom
+        count, else 0. `cell`: the whole frame, every atom trained on.
     cutoff
         Radial cutoff of the potential: the centre's environment within it is the same in cut and frame.
     core_radius
@@ -68,28 +70,29 @@ class EmbeddingExtractor:
         """Extractor for frames like `frame` of a walker that started from `source`."""
         settings, cutoff = config.extraction, config.training.basis.cutoff
         core = settings.core_radius or cutoff
-        buffer = settings.buffer or cutoff
+        buffer = settings.buffer or DEFAULT_BUFFER * cutoff
         bonding = find_bonding(settings, config.system.elements)
         box = (
             shape_box(frame, source, settings.box_side, max(core, cutoff) + FROZEN_MARGIN) if frame.pbc.all() else None
         )
         mode, reason = choose_mode(settings, bonding, frame, box)
-        clean = core + buffer - CLEAN_DEPTH * cutoff
         size_given = {"cell": True, "box": settings.box_side is not None, "cluster": settings.buffer is not None}
-        trained = settings.trained_radius or (min(core, max(clean, 0.0)) if mode == "cluster" else core)
+        gamma_only = config.dft.code in GAMMA_ONLY_CODES
+        clean = max(core + buffer - CLEAN_DEPTH * cutoff, 0.0)
+        trained = {"cell": math.inf, "box": core if gamma_only else math.inf, "cluster": min(core, clean)}
         return cls(
             mode=mode,
             cutoff=cutoff,
             core_radius=core,
             buffer=buffer,
-            trained_radius=trained,
+            trained_radius=settings.trained_radius or trained[mode],
             vacuum=settings.vacuum,
             allowed=allowed_distances(config.system.elements, config.initial.min_distance),
             box=box,
             max_atoms=settings.max_atoms,
             neutral=bonding == "ionic",
             whole_molecules=bonding == "molecular",
-            may_grow=not size_given[mode] and config.dft.code not in GAMMA_ONLY_CODES,
+            may_grow=not size_given[mode] and not gamma_only,
             mode_reason=reason,
         )
 

@@ -115,8 +115,8 @@ CASES = {
         ["exploration.walkers[0].structure", "extraction.max_atoms", "found 200", "256 atoms", "extraction.mode: box"],
     ),
     "cluster larger than DFT can afford": (
-        {"extraction": {"mode": "cluster"}},
-        ["extraction.max_atoms", "found 200", "extraction.buffer"],
+        {"extraction": {"mode": "cluster", "max_atoms": 150}},
+        ["extraction.max_atoms", "found 150", "extraction.buffer"],
     ),
     "box larger than DFT can afford": (
         {"extraction.box_side": 16.2},

@@ -95,8 +95,11 @@ def test_cuts_carry_their_provenance_and_keep_their_id_through_a_file(
 @pytest.mark.parametrize("mode", ["cluster", "box"])
 def test_each_core_atom_can_be_shown_in_its_frame(mode, make_config, make_frame, al_potential):
     frame = make_frame(pushed={CORNER: 0.9})
-    (cut, *_), _ = extract_cuts([halted(frame)], al_potential, make_config(mode=mode), generation=1)
+    config = make_config(mode=mode, trained_radius=4.5)
+    (cut, *_), _ = extract_cuts([halted(frame)], al_potential, config, generation=1)
     core = np.flatnonzero(cut.arrays["force_mask"])
+    assert 12 < len(core) < len(cut)
+    assert cut.info["energy_weight"] == 0
     center, parents = cut.info["center_atom_index"], cut.arrays["parent_index"]
     in_cut = cut.get_distances(center, core, mic=True, vector=True)
     in_frame = frame.get_distances(cut.info["parent_center"], parents[core], mic=True, vector=True)
@@ -285,6 +288,36 @@ def test_auto_chooses_and_says_why(settings, pbc, mode, reason, make_config):
     extractor = make_extractor(make_config(**{"mode": "auto", **settings}), frame)
     assert extractor.mode == mode
     assert reason in extractor.mode_reason
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings", "dft", "trained", "energy_weight"),
+    [
+        ("box", {}, {"code": "emt"}, 108, 1),
+        ("box", {"trained_radius": 3.5}, {"code": "emt"}, 13, 0),
+        ("box", {}, {"code": "tblite", "parameters": {"method": "GFN1-xTB"}}, 19, 0),  # Gamma point: the core
+        ("cluster", {}, {"code": "emt"}, 13, 0),  # to 1.1 cutoffs below the surface
+        ("cluster", {"buffer": 10.0, "max_atoms": 1000}, {"code": "emt"}, 19, 0),  # the core
+        ("cell", {}, {"code": "emt"}, 256, 1),
+    ],
+)
+def test_what_is_trained_on_by_default(mode, settings, dft, trained, energy_weight, make_config):
+    frame = bulk("Al", "fcc", a=A, cubic=True).repeat(4)
+    config = make_config(mode=mode, **settings)
+    config = parse_config(config.model_dump() | {"dft": dft})
+    cut = make_extractor(config, frame).extract_cluster(frame, MIDDLE)
+    assert cut.force_mask.sum() == trained
+    assert cut.atoms.info["energy_weight"] == energy_weight
+
+
+def test_default_cluster_of_a_metal_is_affordable():
+    """No more than the default of max_atoms, and its first shell is trained on."""
+    config = parse_config(yaml.safe_load(EXAMPLE.read_text()) | {"extraction": {"mode": "cluster"}})
+    frame = bulk("Al", "fcc", a=A, cubic=True).repeat(4)
+    frame.rattle(0.1, seed=0)
+    cut = make_extractor(config, frame).extract_cluster(frame, MIDDLE)
+    assert 170 < len(cut.atoms) <= config.extraction.max_atoms == 200
+    assert cut.force_mask.sum() == 13
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ WALKER = "md_900K"
 CUTOFF, TRAINED = 4.0, 3.4  # Å: half a box of two crystal cells; the first shell
 MODES = {
     "cell": {"mode": "cell"},
-    "box": {"mode": "box", "box_side": 8.1, "core_radius": TRAINED},
+    "box": {"mode": "box", "box_side": 8.1, "core_radius": TRAINED, "trained_radius": TRAINED},
     "cluster": {"mode": "cluster", "core_radius": TRAINED, "buffer": 2.0, "trained_radius": TRAINED},
     "auto": {
         "mode": "auto",
