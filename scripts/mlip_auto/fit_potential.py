@@ -58,7 +58,8 @@ def fit_potential(
     """
     started = time.perf_counter()
     settings = config.training
-    data = build_training_set([read_structures(file) for file in labels], settings.held_out_fraction)
+    generations = [read_structures(file) for file in labels]
+    data = build_training_set(generations, settings.held_out_fraction)
     frame = build_data_frame(data, settings.basis.cutoff)
     warm = previous is not None and settings.solver == "pacemaker"
     basis = BBasisConfiguration(str(previous)) if warm else build_campaign_basis(config)
@@ -86,7 +87,7 @@ def fit_potential(
     forecasts = []
     if previous is not None and previous_active_set is not None:
         before, known = BBasisConfiguration(str(previous)), load_active_set(previous_active_set)
-        forecasts = forecast_labels(before, known, read_structures(labels[-1]), data.reference_energies)
+        forecasts = forecast_labels(before, known, generations[-1], data.reference_energies)
     write_structures(output.forecasts, forecasts)
     true = {
         Path(file).stem: compute_rmse(predict_labels(basis, read_structures(file), data.reference_energies))

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 
+from example_structures import label_with_emt
 from mlip_auto.database import DatabaseManager
 from mlip_auto.paths import CampaignPaths
 from mlip_auto.structures import structure_id, write_json, write_structures
@@ -30,14 +29,6 @@ def make_structure(seed: int, generation: int, **info) -> Atoms:
         **info,
     )
     return atoms
-
-
-def label(atoms: Atoms) -> Atoms:
-    labelled = atoms.copy()
-    labelled.calc = EMT()
-    energy, forces = labelled.get_potential_energy(), labelled.get_forces()
-    labelled.calc = SinglePointCalculator(labelled, energy=energy, forces=forces)
-    return labelled
 
 
 def write_shard(generation, shard: str, labels: list[Atoms], statuses: dict[str, tuple[str, str | None]]) -> None:
@@ -67,7 +58,7 @@ def campaign(tmp_path):
     write_shard(
         first,
         "0",
-        [label(good)],
+        [label_with_emt(good)],
         {
             good.info["structure_id"]: ("completed", None),
             bad.info["structure_id"]: ("failed", "no convergence"),
@@ -75,7 +66,7 @@ def campaign(tmp_path):
     )
     write_shard(first, "1", [], {late.info["structure_id"]: ("pending", "dft.max_wait was over")})
     write_structures(second.selected, [late, cut])
-    write_shard(second, "0", [label(late)], {late.info["structure_id"]: ("completed", None)})
+    write_shard(second, "0", [label_with_emt(late)], {late.info["structure_id"]: ("completed", None)})
     return paths, {"good": good, "bad": bad, "late": late, "cut": cut}
 
 
@@ -101,7 +92,7 @@ def test_labels_and_masks_come_back_as_they_were_computed(campaign):
     paths, structures = campaign
     DatabaseManager(paths).rebuild()
     row = ase.db.connect(paths.database).get(structure_id=structures["good"].info["structure_id"])
-    expected = label(structures["good"])
+    expected = label_with_emt(structures["good"])
     assert row.energy == pytest.approx(expected.get_potential_energy(), abs=1e-6)
     assert row.forces == pytest.approx(expected.get_forces(), abs=1e-6)
     assert row.data["force_mask"].tolist() == [1, 1, 1, 0]
@@ -117,7 +108,7 @@ def test_rebuilding_replaces_the_file_and_leaves_nothing_else(campaign):
     write_shard(
         paths.generation(1),
         "0",
-        [label(structures["late"]), label(structures["cut"])],
+        [label_with_emt(structures["late"]), label_with_emt(structures["cut"])],
         {structures[name].info["structure_id"]: ("completed", None) for name in ("late", "cut")},
     )
     assert DatabaseManager(paths).rebuild() == 4
