@@ -37,6 +37,14 @@ def test_the_modules_that_a_page_names_exist(name):
     assert len(modules) > 3 and modules <= existing | tested
 
 
+def test_the_map_of_the_modules_is_whole():
+    page = (REPO / "docs" / "extending.md").read_text()
+    table = page.split("## The modules", 1)[1].split("\n## ", 1)[0]
+    named = re.findall(r"`(\w+\.py)`", table)
+    existing = {path.name for path in (REPO / "scripts" / "mlip_auto").glob("*.py")} - {"__init__.py"}
+    assert sorted(named) == sorted(existing)
+
+
 DEFAULTS = [
     (Training, "energy_weight"),
     (Training, "kappa"),
