@@ -9,11 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mlip_auto.campaign_lock import hold_lock
 from mlip_auto.config import CampaignConfig
 from mlip_auto.config_dft import Dft
 from mlip_auto.oracles import compute_settings_hash
 from mlip_auto.paths import CampaignPaths, GenerationPaths
-from mlip_auto.processes import CampaignLocked, Owner, find_snakemake, hold_lock
+from mlip_auto.processes import CampaignLocked, Owner, find_snakemake
 from mlip_auto.progress import say, tabulate_generations
 from mlip_auto.relabel import (
     describe_change,

@@ -1,18 +1,17 @@
-"""One driver a campaign, and no process that outlives it. Linux only: reads /proc, uses PR_SET_PDEATHSIG.
+"""No process of a campaign outlives its driver. Linux only: reads /proc, uses PR_SET_PDEATHSIG.
 
 The driver tags what it starts with two environment variables, which every descendant inherits. So a driver that
 was killed leaves orphans that the next one finds by their tag, whatever became of their process groups and parents.
 """
 
 import ctypes
-import json
 import os
 import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -51,11 +50,13 @@ class Owner:
     def tag(self) -> str:
         return f"{self.pid}:{self.started}"
 
-    def is_alive(self) -> bool:
-        """True also when it belongs to another host, which cannot be asked."""
-        if self.host != socket.gethostname():
-            return True
-        return self.boot in ("", read_boot_id()) and start_ticks(self.pid) == self.started
+    @property
+    def is_local(self) -> bool:
+        return self.host == socket.gethostname()
+
+    def runs_here(self) -> bool:
+        """Whether it is alive, on this host."""
+        return self.is_local and self.boot in ("", read_boot_id()) and start_ticks(self.pid) == self.started
 
 
 def read_boot_id() -> str:
@@ -196,75 +197,3 @@ def find_snakemake(root: Path) -> psutil.Process | None:
         except psutil.Error:
             continue  # ended meanwhile, or another user's
     return None
-
-
-@contextmanager
-def hold_lock(path: Path, root: Path) -> Iterator[Owner]:
-    """Hold the campaign for this process; `path` is the lock file, JSON that names its owner.
-
-    A lock whose owner is gone is taken over, after the orphans that it left were ended.
-
-    Raises
-    ------
-    CampaignLocked
-        Another process holds it. One on another host counts as alive, since it cannot be asked.
-    """
-    owner = Owner.this_process()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    own = path.with_name(f"{path.name}.{owner.host}.{owner.pid}")
-    own.write_text(json.dumps(asdict(owner), indent=2) + "\n")
-    try:
-        while not _link(own, path):
-            _remove_stale(path, root, owner)
-    finally:
-        own.unlink()
-    try:
-        end_orphans(root)  # also when the killed driver's lock was deleted by hand
-        yield owner
-    finally:
-        with suppress(FileNotFoundError):  # deleted by hand, and maybe taken by another host since
-            if json.loads(path.read_text()) == asdict(owner):
-                path.unlink()
-
-
-def read_live_owner(path: Path) -> Owner | None:
-    """The driver that holds the lock; None when there is none or when it is gone (one on another host counts)."""
-    try:
-        owner = Owner(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
-    return owner if owner.is_alive() else None
-
-
-def _link(source: Path, target: Path) -> bool:
-    """Create `target` with the content of `source` in one step, which unlike O_EXCL never shows an empty file."""
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _remove_stale(path: Path, root: Path, owner: Owner) -> None:
-    """Remove a lock whose owner is gone; CampaignLocked when it is not."""
-    try:
-        holder = Owner(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return  # given back meanwhile
-    if holder.is_alive():
-        cure = "" if holder.host == owner.host else f" If it is gone, delete {path}."
-        raise CampaignLocked(
-            f"{root.resolve()} is run by pid {holder.pid} on {holder.host} ({holder.command}); a campaign has one "
-            f"driver at a time: wait for it or end it.{cure}"
-        )
-    end_orphans(root)
-    # Two drivers may find the same stale lock: only the one whose rename succeeds removes it, and a new lock that it
-    # caught instead of the stale one is put back.
-    aside = path.with_name(f"{path.name}.stale.{owner.host}.{owner.pid}")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return
-    if json.loads(aside.read_text()) != asdict(holder):
-        _link(aside, path)
-    aside.unlink()

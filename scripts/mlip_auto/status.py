@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
+from mlip_auto.campaign_lock import read_live_owner
 from mlip_auto.config import CampaignConfig
 from mlip_auto.ledger import read_core_hours
 from mlip_auto.live import count_structures, describe_live, read_labelling, read_running_md
 from mlip_auto.paths import CampaignPaths, GenerationPaths
-from mlip_auto.processes import read_live_owner
 from mlip_auto.progress import say, tabulate_generations
 from mlip_auto.slurm import SlurmMissing, SlurmUnreachable, list_jobs, was_used
 from mlip_auto.state import Phase, WorkflowManager, find_warnings, read_summaries

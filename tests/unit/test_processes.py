@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mlip_auto.campaign_lock import LONGEST_SILENCE, hold_lock, read_live_owner
 from mlip_auto.processes import (
     CampaignLocked,
     Owner,
@@ -20,8 +21,6 @@ from mlip_auto.processes import (
     find_orphans,
     find_processes,
     find_snakemake,
-    hold_lock,
-    read_live_owner,
     start_ticks,
     tagged_environment,
 )
@@ -29,7 +28,8 @@ from mlip_auto.processes import (
 HOLD = """
     import subprocess, sys, time
     from pathlib import Path
-    from mlip_auto.processes import hold_lock, tagged_environment
+    from mlip_auto.campaign_lock import hold_lock
+    from mlip_auto.processes import tagged_environment
     root = Path(sys.argv[1])
     with hold_lock(root / "lock", root) as owner:
         # A grandchild in a session of its own: no process group and no parent leads to it once the driver is gone.
@@ -104,18 +104,83 @@ def test_a_stale_lock_is_taken_over(tmp_path, change):
 
 
 def test_a_lock_that_another_took_meanwhile_is_not_given_back(tmp_path):
-    with hold_lock(tmp_path / "lock", tmp_path) as owner:
-        other = json.dumps(asdict(replace(owner, host="login2.example")))
-        (tmp_path / "lock").write_text(other)
-    assert (tmp_path / "lock").read_text() == other
+    lock = tmp_path / "lock"
+    other = replace(Owner.this_process(), host="login2.example", pid=4242)
+    with (
+        pytest.raises(CampaignLocked, match=r"taken over by pid 4242 on login2\.example"),
+        hold_lock(lock, tmp_path),
+    ):
+        lock.write_text(json.dumps(asdict(other)))
+    assert json.loads(lock.read_text()) == asdict(other)
 
 
-def test_a_lock_of_another_host_is_respected(tmp_path):
+def write_lock_of_another_host(lock: Path, silence: float) -> Owner:
+    """A lock file whose driver gave its last sign of life so many seconds ago."""
     elsewhere = replace(Owner.this_process(), host="login2.example", pid=4242)
-    (tmp_path / "lock").write_text(json.dumps(asdict(elsewhere)))
-    message = r"pid 4242 on login2\.example.*delete .*lock"
-    with pytest.raises(CampaignLocked, match=message), hold_lock(tmp_path / "lock", tmp_path):
+    lock.write_text(json.dumps(asdict(elsewhere)))
+    then = lock.stat().st_mtime - silence
+    os.utime(lock, (then, then))
+    return elsewhere
+
+
+def test_a_lock_of_another_host_is_respected_while_it_gives_signs_of_life(tmp_path):
+    lock = tmp_path / "lock"
+    elsewhere = write_lock_of_another_host(lock, LONGEST_SILENCE / 2)
+    message = r"pid 4242 on login2\.example.*After 10 min without a sign of life"
+    with pytest.raises(CampaignLocked, match=message), hold_lock(lock, tmp_path):
         pass
+    assert read_live_owner(lock) == elsewhere
+    assert list(tmp_path.iterdir()) == [lock]
+
+
+def test_a_lock_of_another_host_is_taken_over_after_a_long_silence(tmp_path):
+    lock = tmp_path / "lock"
+    write_lock_of_another_host(lock, LONGEST_SILENCE + 1)
+    assert read_live_owner(lock) is None
+    with hold_lock(lock, tmp_path) as owner:
+        assert json.loads(lock.read_text()) == asdict(owner)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_driver_of_another_host_that_was_suspended_gives_way(tmp_path):
+    """A process in a namespace with a host name of its own; signs of life come faster than in earnest."""
+    code = """
+        import sys, time
+        from pathlib import Path
+        from mlip_auto import campaign_lock
+        from mlip_auto.snakemake_run import raise_on_signals
+        campaign_lock.HEARTBEAT = 0.05
+        root = Path(sys.argv[1])
+        with raise_on_signals(), campaign_lock.hold_lock(root / "lock", root):
+            print("held", flush=True)
+            time.sleep(300)
+    """
+    namespace = ["unshare", "--user", "--map-root-user", "--uts"]
+    if subprocess.run([*namespace, "hostname", "login1"]).returncode != 0:
+        pytest.skip("this system allows no namespaces to its users")
+    command = ["sh", "-c", 'hostname login1 && exec "$@"', "sh", sys.executable, "-c", textwrap.dedent(code), tmp_path]
+    holder = subprocess.Popen([*namespace, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lock = tmp_path / "lock"
+
+    def fall_silent() -> None:
+        os.utime(lock, (0, 0))
+
+    try:
+        assert holder.stdout.readline() == "held\n"
+        fall_silent()
+        wait_until(lambda: lock.stat().st_mtime > 0)
+        assert read_live_owner(lock).host == "login1"
+        holder.send_signal(signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(holder.pid).status() == psutil.STATUS_STOPPED)
+        fall_silent()
+        with hold_lock(lock, tmp_path) as owner:
+            holder.send_signal(signal.SIGCONT)
+            _, errors = holder.communicate(timeout=60)
+            assert f"was taken over by pid {owner.pid} on {owner.host}" in errors
+            assert json.loads(lock.read_text()) == asdict(owner)
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 def test_one_of_many_drivers_takes_a_stale_lock(tmp_path):
@@ -123,7 +188,8 @@ def test_one_of_many_drivers_takes_a_stale_lock(tmp_path):
     code = """
         import sys, time
         from pathlib import Path
-        from mlip_auto.processes import CampaignLocked, hold_lock
+        from mlip_auto.campaign_lock import hold_lock
+        from mlip_auto.processes import CampaignLocked
         root = Path(sys.argv[1])
         time.sleep(max(0, float(sys.argv[2]) - time.time()))
         try:
