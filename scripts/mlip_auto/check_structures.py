@@ -7,17 +7,19 @@ from math import sqrt
 from pathlib import Path
 
 from ase import Atoms
+from ase.data import covalent_radii
 from ase.units import kB
 
 from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, CampaignConfig
 from mlip_auto.config_exploration import WalkerStructure
 from mlip_auto.config_initial import InitialStructures, StructureSource
-from mlip_auto.distances import allowed_distances, describe_too_close, find_too_close
+from mlip_auto.distances import allowed_distances, describe_too_close, find_nearest_distance, find_too_close
 from mlip_auto.initial_sources import build_family, build_source, require_icet
 from mlip_auto.starts import build_start
 from mlip_auto.walkers import WalkerSpec, base_walkers
 
 CHEAP_CODES = ("emt", "tblite")
+FAR = 2.0  # crystals are bound below this many sums of covalent radii, those of light noble gases apart
 STIFFNESS = 10.0  # eV/Å², force constant of an atom in a fairly stiff crystal; softer ones move further
 
 
@@ -61,6 +63,13 @@ def build_checked(
         if too_close is not None:
             result.errors.append(
                 f"{key}: {describe_too_close(atoms, too_close)}; correct `a` or the file, or lower the limit"
+            )
+            break
+        nearest, reach = find_nearest_distance(atoms), 2 * covalent_radii[atoms.numbers].max()
+        if atoms.pbc.all() and nearest > FAR * reach:
+            result.warnings.append(
+                f"{key}: the nearest atoms are {nearest:.2f} Å apart, more than {FAR:g} times their covalent radii "
+                f"({reach:.2f} Å); is `a` or the file in Å? Correct it unless you want atoms this far apart"
             )
             break
     return BuiltSource(key, source, structures)

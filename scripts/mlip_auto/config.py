@@ -8,26 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from mlip_auto.config_dft import Dft
 from mlip_auto.config_exploration import Exploration
 from mlip_auto.config_extraction import Extraction
+from mlip_auto.config_file import ConfigError, describe_error, read_yaml
 from mlip_auto.config_initial import Initial
 from mlip_auto.config_lammps import Lammps
 from mlip_auto.config_types import Element, Name, Positive, Section
 
 ENVIRONMENTS_PER_FUNCTION = 5
 """Environments of an element wanted for each of its functions: MaxVol needs one, a fit needs more to be good elsewhere."""
-
-
-class ConfigError(ValueError):
-    """Every error of a config at once, one a line, in the user's words."""
-
-    def __init__(self, errors: list[str]):
-        self.errors = errors
-        super().__init__("\n".join(errors))
 
 
 class System(Section):
@@ -166,11 +158,12 @@ def parse_config(content: Any) -> CampaignConfig:
         Every error at once: its key, what was found, what is allowed.
     """
     if not isinstance(content, dict):
-        raise ConfigError([f"the config holds {type(content).__name__}; it must be a mapping of sections"])
+        found = "nothing" if content is None else f"{content!r:.60}"
+        raise ConfigError([f"found {found}; a config is a mapping of sections: `mlip-auto init` writes one"])
     try:
         return CampaignConfig.model_validate(content)
     except ValidationError as error:
-        raise ConfigError([_describe(entry, content) for entry in error.errors()]) from None
+        raise ConfigError([describe_error(entry, CampaignConfig) for entry in error.errors()]) from None
 
 
 def parse_workflow_config(content: Mapping[str, Any]) -> CampaignConfig:
@@ -179,46 +172,5 @@ def parse_workflow_config(content: Mapping[str, Any]) -> CampaignConfig:
 
 
 def load_config(path: Path) -> CampaignConfig:
-    """Read and validate a YAML config file; errors as in `parse_config`, a missing or unreadable file included."""
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise ConfigError([f"{path}: no such file; name the config with --configfile"]) from None
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{path}: not valid YAML: {error}"]) from None
-    return parse_config(content)
-
-
-def _describe(error: Any, content: Any) -> str:
-    """One pydantic error as `key: what was found; what is allowed`."""
-    location = [part for part in error["loc"] if part != "[key]"]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed here: {', '.join(_allowed_keys(location))}"
-    if error["type"] == "missing":
-        return f"{key}: missing; this key is required"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error" and isinstance(error["input"], dict):
-        return f"{key}: {message}"
-    return f"{key}: found {error['input']!r}; {message[0].lower() + message[1:]}"
-
-
-def _allowed_keys(location: list[Any]) -> list[str]:
-    """Keys of the section that holds the last part of `location`."""
-    model: Any = CampaignConfig
-    for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        model = _section_of(model.model_fields[part].annotation)
-    return list(model.model_fields)
-
-
-def _section_of(annotation: Any) -> Any:
-    """The Section class inside an annotation such as `list[Walker]` or `ReferenceMd | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        section = _section_of(argument)
-        if section is not None:
-            return section
-    return None
+    """Read and validate a YAML config file; errors as in `parse_config`, those of the file included."""
+    return parse_config(read_yaml(path))

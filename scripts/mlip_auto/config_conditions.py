@@ -80,7 +80,11 @@ class Conditions(Section):
     deform: Deformation | None = None
 
     @model_validator(mode="after")
-    def _one_cause_each(self) -> "Conditions":
+    def _barostat_and_deformation_fit(self) -> "Conditions":
+        if self.pressure is None and self.barostat != "iso":
+            raise ValueError(
+                f"barostat: found {self.barostat!r} without a pressure; give `pressure` in bar, or leave it out"
+            )
         if self.deform is None or self.pressure is None:
             return self
         controlled = (*LENGTHS, "xy", "xz", "yz") if self.barostat == "tri" else LENGTHS

@@ -10,7 +10,7 @@ KNOWN_ELEMENTS = frozenset(chemical_symbols[1:])
 
 def _check_element(symbol: str) -> str:
     if symbol not in KNOWN_ELEMENTS:
-        raise ValueError(f"{symbol!r} is not a chemical symbol; write it as in the periodic table, e.g. Si")
+        raise ValueError(f"{symbol} is not a chemical symbol; write it as in the periodic table, e.g. Si")
     return symbol
 
 

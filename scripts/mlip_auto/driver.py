@@ -250,7 +250,8 @@ def _say_outcome(manager: WorkflowManager, console: Console) -> ExitCode | None:
         say(
             console,
             f"Converged in generation {state.generation} (clean runs with fresh velocity seeds: "
-            f"{state.confirmations_done}); the potential is {potential}. Next: `mlip-auto report`.",
+            f"{state.confirmations_done}); the potential is {potential}. Next: look at "
+            "results/dashboard.html, then `mlip-auto export DIR`.",
         )
         return ExitCode.CONVERGED
     if phase is Phase.STOPPED:

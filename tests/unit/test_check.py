@@ -50,7 +50,20 @@ def test_shipped_configs_pass(path, request):
 
 
 CASES = {
-    "unknown key": ({"exploration.timestp": 1.0}, ["exploration.timestp", "unknown key", "timestep"]),
+    "unknown key": (
+        {"exploration.timestp": 1.0},
+        ["exploration.timestp: unknown key ('timestep' was meant?)", "steps"],
+    ),
+    "no list": (
+        {"exploration.walkers.0.temperatures": "300, 900"},
+        ["exploration.walkers[0].temperatures: found '300, 900'; a list is needed"],
+    ),
+    "empty section": ({"dft": None}, ["dft: found nothing; a section is needed"]),
+    "name of a path": ({"name": "al/emt"}, ["name: found 'al/emt'; must be letters and digits"]),
+    "barostat without pressure": (
+        {"exploration.walkers.0.barostat": "tri"},
+        ["exploration.walkers[0]: barostat: found 'tri'", "`pressure`"],
+    ),
     "negative timestep": ({"exploration.timestep": -1.0}, ["exploration.timestep", "-1.0", "greater than 0"]),
     "threshold below 1": ({"exploration.uncertainty_threshold": 0.5}, ["uncertainty_threshold", "0.5", "equal to 1"]),
     "no temperature": (
@@ -250,6 +263,7 @@ def test_gamma_point_code_takes_boxes_of_the_initial_size():
         ({"selection.max_structures": 12}, ["12 of 24 structures", "5 times as many"]),
         ({"initial.structures.0.rattles": [0.01, 0.02]}, ["largest rattle is 0.02 Å", "900 K"]),
         ({"extraction.box_side": 13.2}, ["extraction.box_side", "13.2 Å", "12.15 × 12.15 × 12.15 Å"]),
+        ({"initial.structures.0.a": 6.9}, ["initial.structures[0]", "4.88 Å", "2.42 Å", "in Å?"]),
         ({"exploration.gamma_select": 7.0}, ["exploration.gamma_select", "found 7", "uncertainty_threshold (5)"]),
     ],
 )
