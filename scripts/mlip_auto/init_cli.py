@@ -1,10 +1,13 @@
 """`mlip-auto init`: a campaign folder from flags in a script, from questions in a terminal."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
+
+Answer = TypeVar("Answer")
 
 
 def init(
@@ -48,9 +51,17 @@ def init(
 
     Exit codes: 0 written, 1 the folder has a config already, 2 a flag is wrong or missing.
     """
-    from mlip_auto.check_oracle import list_codes
     from mlip_auto.profiles import link_profiles
-    from mlip_auto.starter import Answers, NoStart, parse_composition, parse_elements, parse_numbers, write_config
+    from mlip_auto.starter import (
+        Answers,
+        NoStart,
+        find_start_errors,
+        parse_composition,
+        parse_elements,
+        parse_oracle,
+        parse_temperatures,
+        write_config,
+    )
     from mlip_auto.structures import write_atomically
 
     target = directory / "config" / "config.yaml"
@@ -60,21 +71,22 @@ def init(
     try:
         if elements is None and not asks:
             raise NoStart("--elements: missing; name them, such as --elements Cu,Au")
-        symbols = parse_elements(elements or typer.prompt("Elements, such as Si or Cu,Au"))
-        if composition is None and asks and elements is None and len(symbols) > 1:
-            composition = typer.prompt("Composition", default="".join(symbols))
-        if oracle is None:
-            oracle = typer.prompt("Labels by (espresso, tblite, emt, ...)", default="tblite") if asks else "tblite"
-        if oracle not in list_codes():
-            raise NoStart(f"--oracle: found {oracle!r}; allowed: {', '.join(list_codes())}")
-        if temperatures is None:
-            temperatures = typer.prompt("Temperatures in K", default="300,900") if asks else "300,900"
+        symbols = parse_elements(elements) if elements else _ask("Elements, such as Si or Cu,Au", parse_elements)
+        fractions = parse_composition(composition, symbols) if composition else {}
+        if not composition and asks and elements is None and len(symbols) > 1:
+            fractions = _ask("Composition", lambda text: parse_composition(text, symbols), "".join(symbols))
+        if asks and oracle is None:
+            oracle = _ask("Labels by (espresso, tblite, emt, ...)", parse_oracle, "tblite")
+        if asks and temperatures is None:
+            kelvins = _ask("Temperatures in K", parse_temperatures, "300,900")
+        else:
+            kelvins = parse_temperatures(temperatures or "300,900")
         answers = Answers(
             elements=symbols,
-            oracle=oracle,
-            temperatures=parse_numbers(temperatures, "--temperatures"),
+            oracle=parse_oracle(oracle or "tblite"),
+            temperatures=kelvins,
             pressure=pressure,
-            composition=parse_composition(composition, symbols) if composition else {},
+            composition=fractions,
             prototype=prototype,
             a=a,
             name=name,
@@ -82,11 +94,28 @@ def init(
         text = write_config(answers)
     except NoStart as error:
         _fail(str(error), 2)
+    if errors := find_start_errors(text):
+        _fail(
+            "\n".join(["Such a campaign is not possible; nothing was written.", *(f"  {error}" for error in errors)]), 2
+        )
     with write_atomically(target) as aside:
         aside.write_text(text)
     for line in link_profiles():
         typer.echo(line)
-    typer.echo(f"Wrote {target}. Next:\n{_describe_steps(directory, oracle)}")
+    typer.echo(f"Wrote {target}. Next:\n{_describe_steps(directory, answers.oracle)}")
+
+
+def _ask(question: str, parse: Callable[[str], Answer], default: str | None = None) -> Answer:
+    """The parsed answer; one that cannot be read is asked for again."""
+    from mlip_auto.starter import NoStart
+
+    def parse_or_ask_again(text: str) -> Answer:
+        try:
+            return parse(text)
+        except NoStart as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return typer.prompt(question, default=default, value_proc=parse_or_ask_again)
 
 
 def _describe_steps(directory: Path, oracle: str) -> str:

@@ -14,7 +14,8 @@ from ase.data import atomic_numbers, reference_states
 from ase.formula import Formula
 from ase.units import kB
 
-from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION
+from mlip_auto.check_oracle import find_oracle_errors, list_codes
+from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, ConfigError, parse_config
 from mlip_auto.distances import find_nearest_distance
 from mlip_auto.oracles import GAMMA_ONLY_CODES
 
@@ -94,14 +95,21 @@ def parse_composition(text: str, elements: list[str]) -> dict[str, float]:
     return {element: counts[element] / sum(counts.values()) for element in elements}
 
 
-def parse_numbers(text: str, flag: str) -> list[float]:
-    """Positive numbers separated by commas or blanks, such as `300,900`."""
+def parse_oracle(text: str) -> str:
+    """A name that `dft.code` may have, whatever its case."""
+    if text.lower() not in list_codes():
+        raise NoStart(f"--oracle: found {text!r}; allowed: {', '.join(list_codes())}")
+    return text.lower()
+
+
+def parse_temperatures(text: str) -> list[float]:
+    """Temperatures in K separated by commas or blanks, such as `300,900`."""
     try:
         numbers = [float(word) for word in text.replace(",", " ").split()]
     except ValueError:
         numbers = []
     if not numbers or min(numbers) <= 0:
-        raise NoStart(f"{flag}: found {text!r}; give positive numbers, such as 300,900")
+        raise NoStart(f"--temperatures: found {text!r}; give positive numbers in K, such as 300,900")
     return numbers
 
 
@@ -116,7 +124,8 @@ def write_config(answers: Answers) -> str:
     elements = answers.elements
     prototype = answers.prototype or _common_lattice(elements)
     if prototype not in LATTICES:
-        raise NoStart(f"--prototype: found {prototype!r}; init knows {', '.join(LATTICES)}; give one of them")
+        found = f"found {prototype!r}" if answers.prototype else f"missing; {elements[0]} has the lattice {prototype!r}"
+        raise NoStart(f"--prototype: {found}; init knows {', '.join(LATTICES)}; give one of them")
     lattice = LATTICES[prototype]
     composition = answers.composition or {element: 1 / len(elements) for element in elements}
     lengths = {element: _lattice_constant(element, prototype) for element in elements}
@@ -166,6 +175,16 @@ def write_config(answers: Answers) -> str:
         timestep=1.0 if min(atomic_numbers[element] for element in elements) < LIGHT else 2.0,
     )
     return _align_comments(text)
+
+
+def find_start_errors(text: str) -> list[str]:
+    """What `check` will find in a config of `write_config`, as far as it depends on the answers alone."""
+    try:
+        config = parse_config(yaml.safe_load(text))
+    except ConfigError as error:
+        return error.errors
+    # pw.x and its pseudopotentials may come later.
+    return [] if config.dft.code == "espresso" else find_oracle_errors(config, Path(), None)
 
 
 def _common_lattice(elements: list[str]) -> str | None:

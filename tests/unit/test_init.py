@@ -75,7 +75,8 @@ def test_flags_write_a_campaign_that_passes_check_and_overwrites_nothing(tmp_pat
 def test_a_terminal_is_asked(tmp_path):
     terminal = pexpect.spawn(str(MLIP_AUTO), ["init", str(tmp_path / "asked")], encoding="utf-8", timeout=120)
     for question, answer in [
-        ("Elements", "Cu,Au"),
+        ("Elements", "Cu,Gold"),
+        ("found 'Cu,Gold'", "Cu,Au"),
         ("Composition", "CuAu3"),
         ("Labels by", "emt"),
         ("Temperatures", ""),
@@ -97,6 +98,12 @@ REFUSED = {
     "no element": (["-e", "Cu,Gold"], "--elements: found 'Cu,Gold'"),
     "no oracle": (["-e", "Cu", "-o", "magic"], "--oracle: found 'magic'; allowed: abinit"),
     "no temperature": (["-e", "Cu", "-T", "warm"], "--temperatures: found 'warm'"),
+    "no lattice of init": (["-e", "H,O"], "--prototype: missing; H has the lattice 'diatom'"),
+    "no length": (["-e", "Cu", "--a", "-3"], "Such a campaign is not possible; nothing was written.\n  initial.stru"),
+    "an element that EMT lacks": (
+        ["-e", "Ni,Fe", "-o", "EMT"],
+        "Such a campaign is not possible; nothing was written.\n  dft.code",
+    ),
     "another alloy": (["-e", "Cu,Au", "--composition", "CuAg"], "--composition: found 'CuAg'"),
     "no lattice constant": (["-e", "Ga", "--prototype", "fcc"], "--a: missing"),
     "no such lattice": (["-e", "Cu", "--prototype", "quasicrystal"], "--prototype: found 'quasicrystal'"),
