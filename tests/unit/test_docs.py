@@ -17,7 +17,7 @@ from mlip_auto.exploration import FRAMES_CUT
 from mlip_auto.extractor import CLEAN_DEPTH, DEFAULT_BUFFER, FROZEN_MARGIN
 from mlip_auto.healing import ROUNDS, STEPS_A_ROUND
 from mlip_auto.lammps_input import CANDIDATE_FRAMES, LATEST_FRAMES
-from mlip_auto.starter import Answers, parse_elements, parse_numbers, write_config
+from mlip_auto.starter import Answers, parse_elements, parse_temperatures, write_config
 
 REPO = Path(__file__).parents[2]
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
@@ -91,7 +91,7 @@ def test_the_config_of_the_tutorial_is_what_init_writes_and_passes_check(icet):
     (flags,) = re.findall(
         r"^    mlip-auto init cuau --elements (\S+) --oracle (\S+) --temperatures (\S+)$", TUTORIAL, re.M
     )
-    answers = Answers(parse_elements(flags[0]), flags[1], parse_numbers(flags[2], "--temperatures"))
+    answers = Answers(parse_elements(flags[0]), flags[1], parse_temperatures(flags[2]))
     content = yaml.safe_load(write_config(answers))
     (more,) = re.findall(r"```yaml\n(.*?)```", TUTORIAL, re.DOTALL)
     for added in ([], yaml.safe_load(more)):
