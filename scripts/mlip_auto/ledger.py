@@ -31,13 +31,13 @@ class Ledger:
         """
         if self.max_core_hours is None:
             return False
-        return sum(_sum_core_hours(folder) for folder in self.file.parents[2].glob("gen_*")) >= self.max_core_hours
+        return sum(read_core_hours(CampaignPaths(self.file.parents[3])).values()) >= self.max_core_hours
 
 
 def read_core_hours(paths: CampaignPaths) -> dict[int, float]:
     """Core-hours of DFT that the campaign paid, by generation."""
     folders = sorted(paths.results.glob("gen_[0-9][0-9][0-9]*"))
-    return {int(folder.name.removeprefix("gen_")): _sum_core_hours(folder) for folder in folders}
+    return {int(folder.name.removeprefix("gen_")): _sum_core_hours(GenerationPaths(folder)) for folder in folders}
 
 
 def describe_spent(paths: CampaignPaths, max_core_hours: float | None) -> str:
@@ -47,7 +47,15 @@ def describe_spent(paths: CampaignPaths, max_core_hours: float | None) -> str:
     return f"dft.max_core_hours ({max_core_hours:g}) reached: {spent:.4g} core-hours of DFT are paid"
 
 
-def _sum_core_hours(generation: Path) -> float:
-    files = GenerationPaths(generation).ledger("*")
-    paid = [record for file in files.parent.glob(files.name) for record in read_json(file)]
+def _sum_core_hours(generation: GenerationPaths) -> float:
+    """From the summary of a finished generation, so that not all ledgers of a long campaign are read each time.
+
+    Any ledger that was written after the summary (`--relabel`) has changed the time of their folder.
+    """
+    ledgers, summary = generation.ledger("*"), generation.summary
+    if not ledgers.parent.exists():
+        return 0.0
+    if summary.exists() and summary.stat().st_mtime > ledgers.parent.stat().st_mtime:
+        return read_json(summary)["core_hours_dft"]
+    paid = [record for file in ledgers.parent.glob(ledgers.name) for record in read_json(file)]
     return sum(record["seconds"] * record["cores"] for record in paid) / 3600

@@ -1,6 +1,7 @@
 """What is under way in a generation, read off its files, wherever its jobs run: labels, and MD with its gamma."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +65,10 @@ def show_live(paths: CampaignPaths, generation: int) -> Table:
     return table
 
 
-def describe_live(paths: CampaignPaths, generation: int) -> list[str]:
+def describe_live(labelling: Labelling | None, running: Sequence[RunningMd]) -> list[str]:
     """The same in plain lines."""
-    labelling = read_labelling(paths.generation(generation))
     lines = [f"labels: {labelling.done} of {labelling.total}"] if labelling else []
-    return lines + [
-        f"{md.walker}: step {md.step} of {md.steps}, largest gamma {md.gamma:.2f}"
-        for md in read_running_md(paths, generation)
-    ]
+    return lines + [f"{md.walker}: step {md.step} of {md.steps}, largest gamma {md.gamma:.2f}" for md in running]
 
 
 def count_structures(file: Path) -> int:

@@ -31,7 +31,7 @@ def collect_status(paths: CampaignPaths, config: CampaignConfig) -> dict[str, An
     summaries = read_summaries(paths)
     owner = read_live_owner(paths.driver_lock)
     files = paths.generation(generation)
-    labels, labelling = count_labels(files), read_labelling(files)
+    labels, labelling, running = count_labels(files), read_labelling(files), read_running_md(paths, generation)
     ended = phase in ENDED
     return {
         "name": config.name,
@@ -44,8 +44,8 @@ def collect_status(paths: CampaignPaths, config: CampaignConfig) -> dict[str, An
         "slurm": _read_queue(paths.root),
         "labels": labels,
         "labelling": asdict(labelling) if labelling else None,
-        "md": [asdict(md) for md in read_running_md(paths, generation)],
-        "live": describe_live(paths, generation),
+        "md": [asdict(md) for md in running],
+        "live": describe_live(labelling, running),
         "minutes_left": None if ended or state.decision else estimate_minutes(paths, generation, labels),
         "warnings": find_warnings(summaries),
         "core_hours": round(sum(summary["core_hours"] for summary in summaries), 5),

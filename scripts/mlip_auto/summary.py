@@ -77,7 +77,7 @@ def summarise_generation(
         "gamma_max": max(gammas, default=None),
         "walkers": walkers,
         "core_hours": round(core_hours_dft + core_seconds / 3600, 5),
-        "core_hours_dft": round(core_hours_dft, 5),
+        "core_hours_dft": core_hours_dft,
         "minutes": round((time() - files.candidates.stat().st_mtime) / 60, 2),
         "settings_hash": metrics["settings_hash"],
         "versions": metrics["versions"],

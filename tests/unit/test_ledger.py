@@ -1,5 +1,6 @@
 """What labels cost, noted so that a killed job's labels stay paid, and the limit that it keeps."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from mlip_auto.config_dft import Dft
 from mlip_auto.labelling import label_shard
 from mlip_auto.ledger import Ledger, describe_spent, read_core_hours
 from mlip_auto.paths import CampaignPaths
-from mlip_auto.structures import read_json, structure_id, write_structures
+from mlip_auto.structures import read_json, structure_id, write_json, write_structures
 
 TINY = load_config(Path(__file__).parents[1] / "workflow" / "tiny.yaml")
 
@@ -98,6 +99,22 @@ def test_the_limit_counts_all_generations_and_shards(paths, emt):
     assert describe_spent(paths, more.max_core_hours) == ""
     assert not Ledger(paths.generation(1).ledger("0001"), more.max_core_hours).is_spent()
     assert any(record["status"] == "completed" for record in label(paths, 1, more, shard=1, shards=2).values())
+
+
+def test_what_is_paid_after_the_summary_counts(paths, emt):
+    select(paths, 0, 2)
+    label(paths, 0, emt, shard=0, shards=2)
+    (hours,) = read_core_hours(paths).values()
+    summary = paths.generation(0).summary
+    write_json(summary, {"core_hours_dft": hours})
+    ledger = paths.generation(0).ledger("0000")
+    content = ledger.read_text()
+    ledger.write_text("never read: the summary says it")
+    os.utime(ledger.parent, (0, 0))  # however coarse the file system's clock: older than the summary
+    assert read_core_hours(paths) == {0: hours}
+    ledger.write_text(content)
+    label(paths, 0, emt, shard=1, shards=2)
+    assert read_core_hours(paths)[0] > hours
 
 
 def test_without_a_limit_nothing_is_spent(paths, emt):

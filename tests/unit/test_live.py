@@ -39,7 +39,7 @@ def test_labels_are_counted_while_their_shards_are_at_work(paths, files, tmp_pat
     assert read_labelling(files) == Labelling(2, 5)
     write_json(files.shard_record("0000"), label_structures(structures[:3], dft).content)
     assert read_labelling(files) == Labelling(3, 5)  # the record has the place of the ledger, and all that it holds
-    assert describe_live(paths, 0) == ["labels: 3 of 5"]
+    assert describe_live(read_labelling(files), []) == ["labels: 3 of 5"]
     files.labels.touch()
     assert read_labelling(files) is None
 
