@@ -142,8 +142,11 @@ def test_the_limit_of_core_hours_stops_the_loop_with_what_it_has(tmp_path):
     raised = campaign.run(max_core_hours=1.0)
     assert raised.returncode == 3, raised.stdout
     assert "loop.max_generations (2) reached" in raised.stdout
-    first, second = read_summaries(campaign.paths)
-    assert second["candidates"] >= first["pending"]
+    assert len(read_summaries(campaign.paths)) == GENERATIONS
+    records = read_records(campaign.paths.generation(0))
+    pending = {identifier for identifier, record in records.items() if record["status"] == "pending"}
+    assert len(pending) == summary["pending"] > 0
+    assert pending <= {atoms.info["structure_id"] for atoms in read_structures(campaign.paths.generation(1).candidates)}
     spent = sum(record["seconds"] * record["cores"] for record in campaign.records() if not record["from_store"]) / 3600
     assert sum(read_core_hours(campaign.paths).values()) == pytest.approx(spent)
 
