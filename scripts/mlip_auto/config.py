@@ -135,7 +135,9 @@ class Validation(Section):
 class CampaignConfig(Section):
     """A campaign of mlip-auto."""
 
-    name: Name = Field(description="Name of the campaign; jobs carry it.")
+    name: Name = Field(
+        description="Name of the campaign, which its jobs carry: letters and digits, joined by single `-`, `_` or `.`."
+    )
     seed: int = Field(ge=0, lt=2**31, description="Seed of everything random.")
     system: System
     initial: Initial

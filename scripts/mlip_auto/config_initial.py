@@ -139,14 +139,14 @@ class InitialStructures(StructureSource):
     count: int = Field(8, ge=1, description="Structures to make from this source (from each structure of a file).")
     rattles: list[Annotated[float, Field(ge=0)]] = Field(
         [],
-        description="Standard deviations of the displacements in Å, used in turn. Largest at least the thermal displacement of the target temperature. None needed for `random_crystal` and `melt`.",
+        description="Standard deviations of the displacements in Å, used in turn. The largest should be at least the thermal displacement at the target temperature. Not needed for `random_crystal` and `melt`.",
     )
     rattle_temperature: Positive | None = Field(
         None,
         description="Instead of `rattles`: displacements of a harmonic crystal at this temperature (K), u = sqrt(3kT/(m w²)) with w from one displaced atom per element by the oracle; at most 0.1 of the nearest distance.",
     )
     strain: float = Field(
-        0.03, ge=0, lt=0.5, description="Largest volumetric strain (of each length), drawn evenly from ± this."
+        0.03, ge=0, lt=0.5, description="Largest strain of all three lengths alike, drawn evenly from ± this."
     )
     shear: float = Field(0.03, ge=0, lt=0.5, description="Largest shear strain component, drawn evenly from ± this.")
     vacancies: list[Annotated[int, Field(ge=0)]] = Field(

@@ -46,7 +46,8 @@ def _add_section(lines: list[str], prefix: str, section: Schema, definitions: Sc
             meaning = field.get("description", definitions[name]["description"])
             meaning += f" Keys: [`{path}`](#{''.join(c for c in path.lower() if c.isalnum() or c == '_')})."
         default = "required" if key in section.get("required", []) else _format_default(field, name)
-        lines.append(f"| `{key}` | {_describe_type(field)} | {default} | {meaning} |")
+        bar = r"\|"  # a plain one would end the cell
+        lines.append(f"| `{key}` | {_describe_type(field)} | {default} | {meaning.replace('|', bar)} |")
     lines.append("")
     for path, definition in inner:
         _add_section(lines, path, definition, definitions)

@@ -1,5 +1,7 @@
 """config/README.md says what the models say."""
 
+import re
+
 from mlip_auto.config import CampaignConfig
 from mlip_auto.config_reference import REFERENCE, render_reference
 
@@ -14,6 +16,11 @@ def test_every_key_of_every_section_has_a_row():
     for section in [schema, *schema["$defs"].values()]:
         for key in section["properties"]:
             assert f"| `{key}` | " in page, key
+
+
+def test_every_row_has_four_cells():
+    rows = [row for row in render_reference().splitlines() if row.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
 
 
 def test_types_limits_and_defaults_are_in_the_users_words():
