@@ -1,6 +1,7 @@
 "use strict";
 // Draws the figures, gives them the page's colours, and filters rows, figures and curves by generation and walker.
 {
+  const PAPER_WIDTH = 660;  // px: A4 and Letter, margins left out
   const all = selector => [...document.querySelectorAll(selector)];
   const byId = id => document.getElementById(id);
   const parse = id => JSON.parse(byId(id).textContent);
@@ -10,6 +11,10 @@
     const style = getComputedStyle(document.documentElement);
     return name => style.getPropertyValue(`--${name}`).trim();
   }
+
+  // A browser that prints waits for no figure to take the paper's width.
+  const printed = matchMedia("print");
+  const sizeFigure = () => printed.matches ? {width: PAPER_WIDTH, autosize: false} : {width: null, autosize: true};
 
   // Changes of a layout that give it the colours of the light, the dark or the printed page.
   function colorLayout(layout) {
@@ -26,6 +31,12 @@
     return changes;
   }
 
+  // Whether the filters let a row, a figure or a curve of this generation and walker through.
+  function shows({generation: g, walker: w}) {
+    const generation = byId("filter-generation")?.value, walker = byId("filter-walker")?.value;
+    return (!generation || g === undefined || String(g) === generation) && (!walker || !w || w === walker);
+  }
+
   const plots = [];
   function draw(figure) {
     const plot = figure.querySelector(".plot");
@@ -34,8 +45,9 @@
       const keys = path.split("."), last = keys.pop();
       keys.reduce((part, key) => part[key] ??= {}, layout)[last] = value;
     }
-    Plotly.newPlot(plot, data, layout, buttons(["toImage", "resetScale2d"]));
+    for (const trace of data) if (trace.meta) trace.visible = shows(trace.meta);
     plots.push(plot);
+    return Plotly.newPlot(plot, data, layout, buttons(["toImage", "resetScale2d"]));
   }
 
   // ---- the 3D view of one cut
@@ -95,7 +107,7 @@
   function showCut(index) {
     const cut = cuts[index];
     shownCut = index;
-    const {atoms} = cut, color = pageColors(), largest = Math.max(2, ...atoms.gamma);
+    const {atoms} = cut, color = pageColors(), capitalise = text => text[0].toUpperCase() + text.slice(1), largest = Math.max(2, ...atoms.gamma);
     const traces = [makeAtoms(atoms, 1, largest)];
     if (atoms.core.includes(0)) traces.push(makeAtoms(atoms, 0, largest));
     if (atoms.cell) traces.push(makeLines(edgesOfCell(atoms.cell), "cell", color("quiet"), 2));
@@ -103,15 +115,16 @@
     const axis = {visible: false, showspikes: false};
     const away = view.clientWidth < 500 ? 1.5 : 1;
     const layout = {
-      height: 480, margin: {l: 0, r: 0, t: 8, b: 0}, uirevision: "keep the camera", paper_bgcolor: color("paper"),
+      ...sizeFigure(), height: 480, margin: {l: 0, r: 0, t: 8, b: 0}, uirevision: "keep the camera", paper_bgcolor: color("paper"),
       font: {family: "system-ui, sans-serif", size: 13, color: color("ink")},
       legend: {orientation: "h", x: 0, y: 0}, scene: {xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "data", camera: {eye: {x: 1.7 * away, y: 0.9 * away, z: 0.6 * away}}},
     };
-    Plotly.react(view, traces, layout, buttons(["toImage", "resetCameraDefault3d"]));
+    const drawn = Plotly.react(view, traces, layout, buttons(["toImage", "resetCameraDefault3d"]));
     byId("cut-title").textContent = `Cut ${index + 1} of ${cuts.length}: generation ${cut.generation}, ${cut.run}, step ${cut.step}`;
     byId("cut-why").textContent =
-      `${cut.origin}. ${cut.n_core} of ${cut.n_atoms} atoms are core, whose forces count. ${cut.fate[0].toUpperCase()}${cut.fate.slice(1)}: ${cut.why}.`;
+      `${capitalise(cut.origin)}. ${cut.n_core} of ${cut.n_atoms} atoms are core, whose forces count. ${capitalise(cut.fate)}: ${cut.why}.`;
     for (const button of all("[data-cut]")) button.setAttribute("aria-pressed", String(Number(button.dataset.cut) === index));
+    return drawn;
   }
 
   const shownButtons = () => all("[data-cut]").filter(button => !button.closest("[hidden]")).map(button => Number(button.dataset.cut));
@@ -128,49 +141,42 @@
 
   // ---- filters
 
-  function countRuns() {
+  function filterPage() {
+    for (const element of all("[data-generation], [data-walker]")) element.hidden = !shows(element.dataset);
     const rows = all("#md-runs tbody tr");
     byId("filter-result").textContent = `${rows.filter(row => !row.hidden).length} of ${rows.length} MD runs`;
+    if (view && shownCut >= 0 && !shownButtons().includes(shownCut)) step(0);
   }
   function filter() {
-    const generation = byId("filter-generation").value, walker = byId("filter-walker").value;
-    const shows = ({generation: g, walker: w}) =>
-      (!generation || g === undefined || String(g) === generation) && (!walker || !w || w === walker);
-    const marked = all("[data-generation], [data-walker]");
-    for (const element of marked) element.hidden = !shows(element.dataset);
+    filterPage();
     for (const plot of plots) {
       const visible = plot.data.map(trace => trace.meta ? shows(trace.meta) : trace.visible ?? true);
       if (plot.data.some(trace => trace.meta)) Plotly.restyle(plot, {visible});
       if (plot.offsetParent) Plotly.Plots.resize(plot);
     }
-    countRuns();
-    if (view && shownCut >= 0 && !shownButtons().includes(shownCut)) step(0);
   }
   if (byId("filters")) {
     byId("filters").addEventListener("change", filter);
     byId("filters").addEventListener("reset", () => setTimeout(filter));
-    countRuns();
+    filterPage();  // by what was chosen before this script ran, or kept by a browser that reloads the page
   }
 
   // ---- light, dark, print
 
   function recolor() {
-    for (const plot of plots) Plotly.relayout(plot, colorLayout(plot.layout));
+    for (const plot of plots) Plotly.relayout(plot, {...colorLayout(plot.layout), ...sizeFigure()});
     if (view && shownCut >= 0) showCut(shownCut);
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolor);
-  matchMedia("print").addEventListener("change", () => {
-    recolor();
-    for (const plot of plots) if (plot.offsetParent) Plotly.Plots.resize(plot);
-  });
+  printed.addEventListener("change", recolor);
 
   // One figure at a time, so that the page can be read and scrolled meanwhile.
   async function drawAll() {
     for (const figure of all("figure[data-figure]")) {
-      draw(figure);
+      await draw(figure);
       await new Promise(resolve => setTimeout(resolve));
     }
-    if (view && shownCut >= 0) showCut(shownCut);
+    if (view && shownCut >= 0) await showCut(shownCut);
     document.documentElement.dataset.drawn = "true";
   }
   drawAll();

@@ -18,7 +18,7 @@ from mlip_auto.config import CampaignConfig
 from mlip_auto.dashboard_cuts import describe_cuts
 from mlip_auto.dashboard_fit import MAX_PARITY_POINTS, judge_gamma, plot_guide, plot_parity
 from mlip_auto.dashboard_labels import count_rungs, list_failures, plot_label_times
-from mlip_auto.dashboard_style import GAMMA_SCALE
+from mlip_auto.dashboard_style import GAMMA_SCALE, GENERATION_SCALE
 from mlip_auto.paths import CampaignPaths
 from mlip_auto.report_data import (
     get_panel,
@@ -73,6 +73,7 @@ def write_dashboard(paths: CampaignPaths, config: CampaignConfig, broken: str = 
         failures=list_failures(labels),
         max_points=MAX_PARITY_POINTS,
         gamma_scale=GAMMA_SCALE,
+        generation_colors=[color for _, color in GENERATION_SCALE],
         to_json=_to_json,
         style=(ASSETS / "dashboard.css").read_text(),
         script=(ASSETS / "dashboard.js").read_text(),
@@ -95,7 +96,7 @@ def _describe_generations(
 ) -> dict[str, Any]:
     """Figures, and the tables that need more than the summaries; empty before the first summary."""
     if not summaries:
-        return {"figures": {}, "coverage": [], "guide": None, "cuts": []}
+        return {}
     numbers = [summary["generation"] for summary in summaries]
     threshold = config.exploration.uncertainty_threshold
     traces = {
@@ -104,6 +105,7 @@ def _describe_generations(
     }
     coverage = draw.tabulate_coverage(summaries, traces, threshold, config.exploration.timestep)
     predictions = read_structures(paths.generation(numbers[-1]).predictions)
+    forces = tabulate_forces(predictions)
     forecasts = tabulate_forecasts({number: read_structures(paths.generation(number).forecasts) for number in numbers})
     figures: dict[str, go.Figure] = {
         "force_error": draw.plot_errors(summaries, "force"),
@@ -112,16 +114,22 @@ def _describe_generations(
         "counts": draw.plot_counts(summaries),
         **{f"md_{panel}": draw.plot_walker(panel, summaries, traces, threshold) for panel in _list_panels(summaries)},
         "coverage_map": draw.plot_coverage(coverage),
-        "force_parity": plot_parity(tabulate_forces(predictions), "force component", "eV/Å"),
+        "force_parity": plot_parity(forces, "force component", "eV/Å"),
         "energy_parity": plot_parity(tabulate_energies(predictions), "energy", "eV/atom"),
         "gamma_guide": plot_guide(forecasts, threshold),
         "label_times": plot_label_times(labels),
     }
     return {
         "figures": figures,
-        "coverage": coverage.to_dict("records"),
+        "coverage": coverage.sort_values("generation", ascending=False, kind="stable").to_dict("records"),
+        "masked_drawn": not forces["counts"].all(),
         "guide": judge_gamma(forecasts),
         "cuts": describe_cuts(paths, numbers),
+        "refused_cuts": [
+            (summary["generation"], refusal)
+            for summary in reversed(summaries)
+            for refusal in summary.get("cuts_refused", [])
+        ],
     }
 
 

@@ -10,7 +10,6 @@ from plotly.subplots import make_subplots
 
 from mlip_auto.dashboard_style import (
     BLUE,
-    GENERATION_SCALE,
     GREEN,
     GREY,
     ORANGE,
@@ -65,7 +64,7 @@ def plot_counts(summaries: Sequence[Summary]) -> go.Figure:
             x=[summary["generation"] for summary in summaries],
             y=[summary[key] for summary in summaries],
             name=key,
-            marker_color=color,
+            marker={"color": color, "line": {"width": 0}},  # the template's white outline glares on the dark page
         )
     figure.update_layout(barmode="group", hovermode="x unified")
     return figure
@@ -148,8 +147,6 @@ def plot_walker(panel: str, summaries: Sequence[Summary], traces: Traces, thresh
     for row, title in enumerate(("largest γ", "T (K)", "P (bar)"), 1):
         figure.update_yaxes(title_text=title, row=row, col=1)
     figure.update_xaxes(title_text="time (ps)", row=3, col=1)
-    if len(summaries) > 1:
-        _add_generation_bar(figure, [summary["generation"] for summary in summaries])
     return figure
 
 
@@ -178,15 +175,14 @@ def tabulate_coverage(summaries: Sequence[Summary], traces: Traces, threshold: f
 def plot_coverage(coverage: pd.DataFrame) -> go.Figure:
     """Share of the asked MD time that ran without gamma above the threshold, by walker and generation."""
     share = 100 * coverage["clean"] / coverage["asked"]
-    grid = coverage.assign(share=share).pivot(index="walker", columns="generation", values="share")
-    text = coverage.assign(text=coverage["clean"].map("{:.3g} ps".format)).pivot(
-        index="walker", columns="generation", values="text"
-    )
+    table = coverage.assign(share=share.round(1), text=coverage["clean"].map("{:.3g} ps".format))
+    cells = table.pivot(index="walker", columns="generation").reindex(coverage["walker"].unique())
+    grid, text = cells["share"], cells["text"]
     figure = make_figure("generation", "", height=140 + 36 * len(grid))
     figure.add_heatmap(
         x=grid.columns.to_list(),
         y=grid.index.to_list(),
-        z=grid.round(1).to_numpy(),
+        z=grid.to_numpy(),
         text=text.fillna("").to_numpy(),
         texttemplate="%{text}" if len(grid.columns) <= 8 else None,
         zmin=0,
@@ -221,32 +217,3 @@ def _thin_trace(trace: pd.DataFrame) -> pd.DataFrame:
         return trace
     stretch = np.arange(len(trace)) * MAX_TRACE_POINTS // len(trace)
     return trace.loc[trace["gamma"].fillna(np.inf).groupby(stretch).idxmax()]
-
-
-def _add_generation_bar(figure: go.Figure, generations: Sequence[int]) -> None:
-    """A colour bar instead of a legend, which would be longer than the figure after many generations."""
-    figure.add_scatter(
-        x=[None],
-        y=[None],
-        showlegend=False,
-        hoverinfo="skip",
-        marker={
-            "color": [generations[0]],
-            "colorscale": [list(stop) for stop in GENERATION_SCALE],
-            "cmin": generations[0],
-            "cmax": generations[-1],
-            "showscale": True,
-            "colorbar": {
-                "orientation": "h",
-                "thickness": 8,
-                "len": 0.5,
-                "x": 0,
-                "xanchor": "left",
-                "y": 1.01,
-                "yanchor": "bottom",
-                "tickvals": [generations[0], generations[-1]],
-                "ticktext": [f"generation {generations[0]}", f"generation {generations[-1]}"],
-            },
-        },
-    )
-    figure.update_layout(margin_t=44)

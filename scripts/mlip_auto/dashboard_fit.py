@@ -88,11 +88,11 @@ def judge_gamma(forecasts: pd.DataFrame) -> Guide:
         return Guide(f"Is γ a good guide to the error here? {count} since generation 0: too few to say.", bins)
     by_label = _correlate(labels["gamma"], labels["error"])
     by_atom = _correlate(forecasts["gamma"], forecasts["error"])
-    words = next(text for limit, text in GUIDE_WORDS.items() if by_label >= limit)
+    words = next(text for limit, text in GUIDE_WORDS.items() if by_atom >= limit)
     return Guide(
-        f"γ is {words} to the error here: over {len(labels)} new labels the rank correlation of the largest γ "
-        f"with the RMS force error is {by_label:.2f}; over their {len(forecasts)} unmasked atoms, γ of each with the "
-        f"error of its own force, {by_atom:.2f} (1: the order is the same, 0: no relation).",
+        f"γ is {words} to the error here: over the {len(forecasts)} unmasked atoms of {len(labels)} new labels the "
+        f"rank correlation of γ with the error of the atom's force is {by_atom:.2f}; over the labels, the largest γ "
+        f"of each with its RMS force error, {by_label:.2f} (1: the order is the same, 0: no relation).",
         bins,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from mlip_auto.paths import CampaignPaths
 
@@ -20,6 +20,7 @@ TINY = Path(__file__).parents[1] / "workflow" / "tiny.yaml"
 # Debian's Chromium refuses to run as root in its sandbox; the 3D view needs WebGL, here without a graphics card.
 FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 PATIENCE = 240_000  # ms: a busy machine draws slowly
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass
@@ -67,17 +68,17 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def visit(browser: Browser) -> Visitor:
-    """Opens a file as a user would, from disk, and waits until the dashboard says that all is drawn."""
+    """Opens a file as a user would, from disk; `drawn`: waits until the dashboard says that all its figures are."""
 
-    def open_file(file: Path, width: int = 1280, scheme: str = "light", dashboard: bool = True) -> Visit:
+    def open_file(file: Path, width: int = 1280, scheme: str = "light", drawn: bool = True) -> Visit:
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.set_default_timeout(PATIENCE)
         found = Visit(page)
         page.on("console", lambda message: found.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: found.errors.append(str(error)))
         page.on("request", lambda request: found.requests.append(request.url))
-        page.goto(file.resolve().as_uri())
-        if dashboard:
+        page.goto(file.resolve().as_uri(), wait_until="load" if drawn else "commit")
+        if drawn:
             page.wait_for_selector("html[data-drawn]", state="attached")
         return found
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
 from mlip_auto.report_data import get_panel
 from mlip_auto.state import read_summaries
@@ -76,12 +77,13 @@ def test_cuts_are_those_of_the_files(wide, campaign, summaries):
     assert wide.page.inner_text("#cut-title").startswith(f"Cut 1 of {len(rows)}: generation 1")
     for number in range(1, len(rows) + 1):
         wide.page.get_by_role("button", name=f"View cut {number}", exact=True).click()
-        assert wide.page.inner_text("#cut-title").startswith(f"Cut {number} of {len(rows)}")
-        atoms = wide.page.evaluate("document.getElementById('cut-plot').data[0].x.length")
-        assert str(atoms) == rows[number - 1][6]
+        expect(wide.page.locator("#cut-title")).to_have_text(re.compile(f"^Cut {number} of {len(rows)}: "))
+        wide.page.wait_for_function(f"document.getElementById('cut-plot').data[0].x.length === {rows[number - 1][6]}")
+    has_bonds = "document.getElementById('cut-plot').data.some(curve => curve.name === 'bonds')"
     wide.page.check("#bonds")
-    assert "bonds" in wide.page.evaluate("document.getElementById('cut-plot').data.map(curve => curve.name)")
+    wide.page.wait_for_function(has_bonds)
     wide.page.uncheck("#bonds")
+    wide.page.wait_for_function(f"!{has_bonds}")
 
 
 def test_the_view_of_a_cut_turns(wide):
@@ -108,8 +110,8 @@ def test_filters(wide, summaries):
     page = wide.page
     page.select_option("#filter-generation", "0")
     page.select_option("#filter-walker", "md_900K")
+    expect(page.locator("#filter-result")).to_have_text(f"1 of {sum(len(s['walkers']) for s in summaries)} MD runs")
     assert [row[:2] for row in wide.read_rows("#md-runs")] == [["md_900K", "0"]]
-    assert page.inner_text("#filter-result") == f"1 of {sum(len(s['walkers']) for s in summaries)} MD runs"
     assert page.is_hidden("#md_md_300K") and page.is_visible("#md_md_900K")
     curves = [curve for curve in wide.read_curves("md_md_900K") if curve["meta"]]
     assert {curve["meta"]["generation"]: curve["visible"] for curve in curves} == {0: True, 1: False}
@@ -148,8 +150,8 @@ def test_keyboard(narrow):
     """On a page where nothing was clicked yet: the tabulator starts at its top."""
     page = narrow.page
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "skip"
-    assert page.locator(".skip").bounding_box()["x"] >= 0
+    expect(page.locator(".skip")).to_be_focused()
+    expect(page.locator(".skip")).to_be_in_viewport()
     stops = []
     for _ in range(len(SECTIONS) + 3):
         page.keyboard.press("Tab")
@@ -165,7 +167,7 @@ def test_keyboard(narrow):
     assert all(stop["outline"] != "none" and stop["width"] >= 2 for stop in stops)
     page.locator(".skip").focus()
     page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "verdict"
+    page.wait_for_function("document.activeElement.id === 'verdict'")
 
 
 def test_dark_page_and_print_have_their_colours(narrow):
@@ -177,6 +179,25 @@ def test_dark_page_and_print_have_their_colours(narrow):
     assert narrow.page.is_hidden("#filters") and narrow.page.is_visible("#verdict")
     narrow.page.emulate_media(media="screen")
     narrow.page.wait_for_function(f"{ground} === '#161b21'")
+
+
+def test_printed_figures_have_the_width_of_the_paper(wide):
+    width = "[...document.querySelectorAll('.plot svg.main-svg')].map(svg => svg.getBoundingClientRect().width)"
+    wide.page.emulate_media(media="print")
+    wide.page.wait_for_function(f"{width}.every(width => width === 660)")
+    wide.page.emulate_media(media="screen")
+    wide.page.wait_for_function(f"{width}.every(width => width !== 660)")
+
+
+def test_a_filter_chosen_while_figures_are_drawn_holds_for_all(visit, campaign):
+    found = visit(campaign.dashboard, drawn=False)
+    found.page.select_option("#filter-generation", "0")
+    found.page.wait_for_selector("html[data-drawn]", state="attached")
+    assert {row[1] for row in found.read_rows("#md-runs")} == {"0"}
+    for figure in ("md_md_900K", "label_times"):  # among the first and the last that are drawn
+        curves = [curve for curve in found.read_curves(figure) if curve["meta"]]
+        assert {curve["meta"]["generation"]: curve["visible"] for curve in curves} == {0: True, 1: False}
+    assert found.errors == []
 
 
 def test_no_error_and_no_network(wide, narrow, campaign):
@@ -202,7 +223,7 @@ def test_a_broken_campaign_says_so_first(visit, broken):
 
 
 def test_the_report_leads_to_the_dashboard_and_all_generations(visit, report, summaries):
-    found = visit(report, dashboard=False)
+    found = visit(report, drawn=False)
     page = found.page
     page.get_by_text("Campaign", exact=True).first.wait_for()
     categories = page.evaluate("Object.keys(categories)")

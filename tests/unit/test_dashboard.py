@@ -203,7 +203,7 @@ def test_the_rank_correlation_is_said_in_words(power, words):
     gamma = np.linspace(1, 9, 12)
     atoms = {"gamma": gamma, "error": gamma**power, "label": [str(i) for i in range(12)]}
     guide = judge_gamma(pd.DataFrame(atoms | {"walker": "md", "generation": 1}))
-    assert guide.sentence.startswith(f"γ is {words} to the error here: over 12 new labels")
+    assert guide.sentence.startswith(f"γ is {words} to the error here: over the 12 unmasked atoms of 12 new labels")
     assert f" is {power:.2f};" in guide.sentence
     assert sum(row["atoms"] for row in guide.bins) == 12
 
