@@ -34,7 +34,9 @@ def audit_buffer(
     ] = None,
     core: Annotated[
         float | None,
-        typer.Option("--core", min=0.1, help="Å; radius of the core that is compared. `extraction.core_radius`."),
+        typer.Option(
+            "--core", min=0.1, help="Å; radius of the core that is compared; `extraction.core_radius` where not given."
+        ),
     ] = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, help="meV/Å; the RMSE of a buffer that is wide enough.")
@@ -42,7 +44,9 @@ def audit_buffer(
     max_atoms: Annotated[
         int, typer.Option("--max-atoms", min=1, help="The oracle labels nothing larger than this.")
     ] = 500,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the centres; the campaign's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of the centres; the campaign's where not given.")
+    ] = None,
 ) -> None:
     """How wide a cut must be: the oracle's forces on the core of cuts of several widths against the parent frame.
 

@@ -122,7 +122,7 @@ def show_status(status: dict[str, Any], console: Console) -> None:
     driver = f"run by pid {owner['pid']} on {owner['host']}" if owner else "no driver is running"
     finished = status["phase"] in (Phase.CONVERGED, Phase.STOPPED)
     following = "" if owner else f" Next: `mlip-auto {'export DIR' if finished else 'run'}`."
-    where = f"generation {status['generation']}, {status['phase']}{because}{waiting}"
+    where = f"generation {status['generation']}, phase {status['phase']}{because}{waiting}"
     say(console, f"{status['name']}: {where}; {driver}.{following}")
 
 

@@ -129,7 +129,7 @@ def test_status(tmp_path):
     halted = status(tmp_path)
     assert (halted["generation"], halted["phase"], halted["generations"]) == (1, "GENERATION", [SUMMARY])
     shown = mlip_auto("status", "--configfile", TINY, "--directory", tmp_path).stdout
-    assert "tiny: generation 1, GENERATION; no driver is running." in shown
+    assert "tiny: generation 1, phase GENERATION; no driver is running." in shown
 
 
 CLEAN = {"md_900K": {"outcome": "completed", "step": 100, "steps": 100, "atom": 3}}
