@@ -65,6 +65,10 @@ CASES = {
         ["exploration.walkers[0]: barostat: found 'tri'", "`pressure`"],
     ),
     "negative timestep": ({"exploration.timestep": -1.0}, ["exploration.timestep", "-1.0", "greater than 0"]),
+    "resumed walkers that nothing confirms from the start": (
+        {"exploration.resume": "restart", "loop.confirmations": 0},
+        ["loop.confirmations: found 0 with exploration.resume restart", "give at least 1"],
+    ),
     "threshold below 1": ({"exploration.uncertainty_threshold": 0.5}, ["uncertainty_threshold", "0.5", "equal to 1"]),
     "no temperature": (
         {"exploration.walkers.0.temperatures": []},

@@ -15,7 +15,7 @@ from ase.geometry import find_mic
 from pyace.asecalc import PyACECalculator
 
 from mlip_auto.config import parse_config
-from mlip_auto.exploration import run_walker
+from mlip_auto.exploration import extract_generation, run_walker
 from mlip_auto.lammps_input import InferenceConfig, write_input
 from mlip_auto.lammps_output import read_candidate_frames, read_last_frames, read_thermo, truncate_dump
 from mlip_auto.md import LammpsRunner
@@ -204,6 +204,21 @@ def test_frames_kept_are_candidates_some_to_view_and_the_last(tmp_path):
     assert (chosen[0], chosen[2]) == (earlier[0], earlier[-1])
 
 
+def test_one_walker_gives_candidates_of_several_moments(tmp_path):
+    """The frame that halted it, and thinned frames between `gamma_select` and the threshold, are cut."""
+    walker = {"structure": {"prototype": "fcc", "a": 4.05, "supercell": [2, 2, 2]}, "temperatures": [1200]}
+    config = make_config(**walker, exploration={"steps": 2000, "uncertainty_threshold": 2.5, "gamma_select": 1.5})
+    paths = WalkerPaths(tmp_path / "md")
+    outcome = run_walker(config, 0, "md_1200K", POTENTIAL, ACTIVE_SET, [], paths, tmp_path / "work")
+    assert outcome["outcome"] == "halted"
+    cuts, refused = extract_generation(config, 0, {"md_1200K": paths}, POTENTIAL, ACTIVE_SET)
+    assert refused == []
+    assert cuts[0].info["step"] == outcome["step"]
+    assert len({cut.info["step"] for cut in cuts}) > 1
+    for cut in cuts[1:]:
+        assert 1.5 < cut.info["gamma"] <= 2.5
+
+
 @pytest.mark.parametrize(
     ("steps", "n_atoms", "dump_every", "expected"),
     [
@@ -221,9 +236,10 @@ def test_dumps_of_long_runs_and_large_cells_stay_small(steps, n_atoms, dump_ever
     assert steps // candidates * n_atoms <= 5_000_000
 
 
-def make_config(**walker):
+def make_config(exploration: dict | None = None, **walker):
     content = yaml.safe_load(CONFIG.read_text())
     content["exploration"] |= {"steps": 20, "walkers": [{"temperatures": [300]} | walker], "uncertainty_threshold": 1e6}
+    content["exploration"] |= exploration or {}
     return parse_config(content)
 
 
