@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from mlip_auto import audit_cli, init_cli, store_cli
+from mlip_auto import __version__, audit_cli, init_cli, store_cli
 
 if TYPE_CHECKING:
     from mlip_auto.config import CampaignConfig
@@ -15,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Machine-learning interatomic potentials by unattended active learning.\n\n"
     "A campaign starts from a config alone. Each generation selects structures, labels them by DFT, fits an ACE "
     "potential and runs MD that halts where the potential does not know; what it met there is learnt in the next "
@@ -23,6 +24,22 @@ app = typer.Typer(
     "`mlip-auto export DIR`. Each command says what comes next. On a cluster: `run --profile slurm`.\n\n"
     "`mlip-auto --install-completion` lets your shell complete commands and flags.",
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mlip-auto {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
 
 app.command()(init_cli.init)
 app.add_typer(store_cli.app, name="store")

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,11 @@ def test_errors_that_need_more_than_the_config_are_refused_too(change, tmp_path)
     assert done.returncode == 2
     assert "gone.cif" in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    assert mlip_auto("--version").stdout == f"mlip-auto {project['version']}\n"
 
 
 def test_a_missing_config_is_named():
