@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from mlip_auto.paths import CampaignPaths
-from mlip_auto.processes import find_processes
+from mlip_auto.processes import end_processes, find_processes
 from mlip_auto.structures import read_json, read_structures
 
 ROOT = Path(__file__).parents[1]
@@ -33,19 +33,29 @@ class Campaign:
         self.options = options
         self.patience = patience
         self.paths = CampaignPaths(root)
+        self.drivers: list[subprocess.Popen] = []
 
     def command(self, name: str, *options: str | Path) -> list[str | Path]:
         program = Path(sys.executable).with_name("mlip-auto")
         return [program, name, "--configfile", self.config, "--directory", self.root, *options]
 
     def start(self) -> subprocess.Popen:
-        return subprocess.Popen(
+        driver = subprocess.Popen(
             self.command("run", *self.options),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             preexec_fn=heed_signals,
         )
+        self.drivers.append(driver)
+        return driver
+
+    def end(self) -> None:
+        """End what a failed test has left: the drivers, which would start more, and what they started."""
+        for driver in self.drivers:
+            driver.kill()
+            driver.wait()
+        end_processes(find_processes(self.root))
 
     def finish(self) -> tuple[int, str]:
         driver = self.start()

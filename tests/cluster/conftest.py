@@ -1,4 +1,4 @@
-"""One Slurm for all tests of this folder, a hard time limit around each, and campaigns that leave nothing behind."""
+"""A Slurm of its own and a hard time limit for each test of this folder, and campaigns that leave nothing behind."""
 
 import os
 import signal
@@ -10,7 +10,6 @@ import yaml
 from mini_slurm import MiniSlurm, find_obstacle
 
 from campaign import ROOT, TINY, Campaign
-from mlip_auto.processes import end_processes, find_processes
 from tables import Table, open_table
 
 PATIENCE = 600.0  # s for anything that is waited for on a busy machine; a job of tiny.yaml takes 5 to 20 s
@@ -40,19 +39,13 @@ def time_limit(allowed_seconds) -> Iterator[None]:
     signal.signal(signal.SIGALRM, previous)
 
 
-@pytest.fixture(scope="session")
-def running_slurm(tmp_path_factory) -> Iterator[MiniSlurm]:
+@pytest.fixture
+def slurm(tmp_path_factory) -> Iterator[MiniSlurm]:
+    """A cluster that no other test sees: it is up in a second."""
     if obstacle := find_obstacle():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"no Slurm for the tests: {obstacle}")
     with MiniSlurm(tmp_path_factory.mktemp("slurm")) as slurm:
         yield slurm
-
-
-@pytest.fixture
-def slurm(running_slurm) -> MiniSlurm:
-    """The cluster with all its daemons up, whatever the test before did to them."""
-    running_slurm.start_all()
-    return running_slurm
 
 
 @pytest.fixture
@@ -75,7 +68,7 @@ def make_profile(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_campaign(slurm, make_profile, tmp_path) -> Iterator[Callable[..., Campaign]]:
-    """Makes campaigns whose jobs go to Slurm; ends what they left, jobs too, also after a failed test."""
+    """Makes campaigns whose jobs go to Slurm; ends what a failed test left of them; Slurm ends their jobs."""
     made: list[Campaign] = []
 
     def make(config: Path = TINY, root: Path = tmp_path / "campaign", **resources: dict[str, object]) -> Campaign:
@@ -85,9 +78,7 @@ def make_campaign(slurm, make_profile, tmp_path) -> Iterator[Callable[..., Campa
 
     yield make
     for campaign in made:
-        end_processes(find_processes(campaign.root))
-        slurm.start_all()
-        slurm.cancel(slurm.list_jobs(campaign.root))
+        campaign.end()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from mlip_auto.processes import die_with_parent
+from mlip_auto.processes import die_with_parent, end_processes
 
 CONFIG_LINK = Path("/etc/slurm/slurm.conf")  # the executor's job step drops SLURM_CONF, so the config must be here
 PORT = 16817
@@ -104,7 +105,8 @@ def _has_ended(folder: Path) -> bool:
 class MiniSlurm:
     """slurmctld and some slurmd, each with two virtual CPUs and 16 GB; a context manager.
 
-    The daemons are children that the kernel ends with this process, however it ends.
+    The daemons are children that the kernel ends with this process, however it ends. At the end of the context daemons
+    and jobs are ended by their pids, in whatever state a test has left them.
     """
 
     def __init__(self, folder: Path, nodes: int = 2):
@@ -132,18 +134,15 @@ class MiniSlurm:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        try:
-            self.start_all()  # a dead slurmctld could not end its jobs
-            self.cancel(self.list_jobs())
-            self._await(lambda: not any(job.is_live for job in self.list_jobs()), "the end of all jobs")
-        finally:
-            self._stop()
+        self._stop()
 
     def _stop(self) -> None:
-        for daemon in self._daemons.values():
-            daemon.terminate()
-        for daemon in self._daemons.values():
-            daemon.wait(PATIENCE)
+        end_processes([psutil.Process(daemon.pid) for daemon in self._daemons.values() if daemon.poll() is None])
+        # Each node has a socket for every step of a job: {node}_{job}.{step}
+        sockets = [file.name for node in self.nodes for file in self.folder.glob(f"spool.{node}/{node}_*.*")]
+        jobs = {int(name.partition("_")[2].partition(".")[0]) for name in sockets}
+        while kill_processes(jobs):
+            time.sleep(0.1)
         CONFIG_LINK.unlink()
 
     def start_all(self) -> None:
@@ -174,11 +173,22 @@ class MiniSlurm:
     def lose_node(self, node: str) -> None:
         """What a power cut does: its slurmd, the job steps and all processes of its jobs end at once."""
         self.kill(node)
-        jobs = [job.id for job in self.list_jobs() if job.is_live and job.nodes == node]
-        for process in psutil.process_iter():
-            if any(_belongs_to(process, job) for job in jobs):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
+        kill_processes({job.id for job in self.list_jobs() if job.is_live and job.nodes == node})
+
+    def save_state(self, job: int) -> None:
+        """Wait until slurmctld has written down what it knows of a job, which it does some seconds after each change.
+
+        Killed before it would come back with a job that pends, and would end the one that runs to start it again.
+        """
+        mark = f"saved-{time.time_ns()}"
+        self.call("scontrol", "update", f"JobId={job}", f"AdminComment={mark}")
+        self._await(lambda: self._has_saved(mark), "the saved state")
+
+    def _has_saved(self, mark: str) -> bool:
+        try:
+            return mark.encode() in (self.folder / "state" / "job_state").read_bytes()
+        except FileNotFoundError:
+            return False  # between two renames
 
     def list_jobs(self, folder: Path | None = None) -> list[SlurmJob]:
         """All jobs, finished ones too, in the order of their ids; of one working directory where it is given."""
@@ -191,10 +201,6 @@ class MiniSlurm:
 
     def find_job(self, identifier: int) -> SlurmJob:
         return next(job for job in self.list_jobs() if job.id == identifier)
-
-    def cancel(self, jobs: list[SlurmJob]) -> None:
-        if live := [str(job.id) for job in jobs if job.is_live]:
-            self.call("scancel", *live)
 
     @staticmethod
     def call(*command: str) -> str:
@@ -221,17 +227,30 @@ class MiniSlurm:
             time.sleep(0.1)
 
 
-def _belongs_to(process: psutil.Process, job: int) -> bool:
+def kill_processes(jobs: set[int]) -> int:
+    """SIGKILL to all processes of these jobs, their steps' slurmstepd too; how many there were."""
+    found = [process for process in psutil.process_iter() if _find_job(process) in jobs]
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return len(found)
+
+
+def _find_job(process: psutil.Process) -> int | None:
+    """The job that a process works for."""
     try:
-        title = " ".join(process.cmdline())
-        return title.startswith(f"slurmstepd: [{job}.") or process.environ().get("SLURM_JOB_ID") == str(job)
+        if step := re.match(r"slurmstepd: \[(\d+)\.", " ".join(process.cmdline())):
+            return int(step[1])
+        job = process.environ().get("SLURM_JOB_ID")
     except psutil.Error:
-        return False
+        return None
+    return int(job) if job else None
 
 
 if __name__ == "__main__":
     if obstacle := find_obstacle():
         sys.exit(obstacle)
     with MiniSlurm(Path(sys.argv[1]).resolve()) as slurm:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         print(f"Slurm runs with nodes {', '.join(slurm.nodes)}, partition main; Ctrl-C stops it.", flush=True)
         signal.sigwait({signal.SIGINT, signal.SIGTERM})

@@ -5,6 +5,7 @@ A row of the table each, printed after the tests. A campaign takes several fault
 
 import datetime
 import errno
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +13,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mini_slurm import MiniSlurm
+from pyace.basis import BBasisConfiguration
 from trial import Trial, kill
 
-from campaign import TINY, Campaign
+from campaign import TINY, Campaign, signal_all
+from mlip_auto.interim_fit import INTERIM, STEPS
+from mlip_auto.processes import find_processes
 from mlip_auto.structures import read_json
 
 LONG_WALKER = "md_300K"  # completes; the other one halts early
+FIT_STEPS = 200  # of pacemaker, some 40 ms each
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +36,16 @@ def one_generation(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture
+def fitted_by_pacemaker(one_generation, tmp_path) -> Path:
+    """The same with a fit of many steps."""
+    content = yaml.safe_load(one_generation.read_text())
+    content["training"] |= {"solver": "pacemaker", "maxiter": FIT_STEPS}
+    path = tmp_path / "fitted_by_pacemaker.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
 @pytest.fixture(scope="session")
 def undisturbed(one_generation, run_undisturbed) -> Campaign:
     return run_undisturbed(one_generation)
@@ -40,7 +54,11 @@ def undisturbed(one_generation, run_undisturbed) -> Campaign:
 @pytest.fixture
 def begin(slurm, make_campaign, one_generation, undisturbed, faults) -> Callable[..., Trial]:
     """Starts a campaign of one generation on Slurm."""
-    return lambda **keys: Trial(slurm, make_campaign(one_generation, **keys), undisturbed, faults)
+
+    def begin(config: Path = one_generation, **keys: object) -> Trial:
+        return Trial(slurm, make_campaign(config, **keys), undisturbed, faults)
+
+    return begin
 
 
 @pytest.fixture
@@ -81,21 +99,49 @@ def cancel(trial: Trial, job: int, rule: str) -> None:
     trial.release(rule)
 
 
-def test_jobs_at_their_time_limit_are_sent_again(slurm, begin):
-    trial = begin()
-    for rule in ("label_structures", "fit_potential", "run_md"):
-        trial.catch(rule)
-        if rule == "run_md":
-            stop_after_a_restart_file(trial)
-        jobs = trial.caught(rule)
-        fault = trial.note(f"{rule} at its time limit")
-        end_now(slurm, jobs)
-        states = {trial.await_state(job, "TIMEOUT") for job in jobs}
-        fault.happened.append(f"{', '.join(states)}, sent again with more time")
-        trial.release(rule)
-    fault.happened.append("MD goes on from its restart file")
-    trial.finish()
+def test_jobs_at_their_time_limit_are_sent_again(begin, fitted_by_pacemaker):
+    trial = begin(fitted_by_pacemaker)
+    training = trial.campaign.paths.generation(0).training
+    trial.catch("label_structures")
+    await_time_limit(trial, "label_structures", "goes on with the next label")
+
+    trial.catch("fit_potential")
+    steps = stop_after_a_step_of_the_fit(trial)
+    await_time_limit(trial, "fit_potential", "pacemaker goes on from its last potential")
+
+    trial.catch("run_md")
+    assert yaml.safe_load((training / "input.yaml").read_text())["fit"]["maxiter"] <= FIT_STEPS - steps
+    assert count_steps(training / "start.yaml") >= steps
+    stop_after_a_restart_file(trial)
+    await_time_limit(trial, "run_md", "MD goes on from its restart file")
+    trial.finish(same_potential=False)
     assert read_json(trial.campaign.paths.generation(0).walker(LONG_WALKER).outcome)["attempts"] == 2
+
+
+def await_time_limit(trial: Trial, rule: str, then: str) -> None:
+    """Move the end of the caught jobs' time to now: Slurm ends them for that within half a minute."""
+    jobs = trial.caught(rule)
+    fault = trial.note(f"{rule} at its time limit")
+    for job in jobs:
+        now = f"{datetime.datetime.now():%Y-%m-%dT%H:%M:%S}"
+        trial.slurm.call("scontrol", "update", f"JobId={job}", f"EndTime={now}")
+    states = {trial.await_state(job, "TIMEOUT") for job in jobs}
+    fault.happened.append(f"{', '.join(states)}, sent again with more time; {then}")
+    trial.release(rule)
+
+
+def stop_after_a_step_of_the_fit(trial: Trial) -> int:
+    """Let pacemaker run until it has kept a potential; the steps that led to it."""
+    interim = trial.campaign.paths.work(0, "training") / INTERIM
+    trial.release("fit_potential")
+    trial.campaign.wait_until(interim.exists, "an interim potential")
+    signal_all(trial.campaign.jobs("fit_potential"), signal.SIGSTOP)
+    return count_steps(interim)
+
+
+def count_steps(interim: Path) -> int:
+    """Steps of the optimiser that led to an interim potential."""
+    return int(BBasisConfiguration(str(interim)).metadata[STEPS])
 
 
 def stop_after_a_restart_file(trial: Trial) -> None:
@@ -104,14 +150,9 @@ def stop_after_a_restart_file(trial: Trial) -> None:
     trial.campaign.stop_when("run_md", lambda: any(folder.rglob("restart.[ab]")), "a restart file")
 
 
-def end_now(slurm: MiniSlurm, jobs: list[int]) -> None:
-    """Move the end of the jobs' time to now: Slurm ends them for that within half a minute."""
-    for job in jobs:
-        slurm.call("scontrol", "update", f"JobId={job}", f"EndTime={datetime.datetime.now():%Y-%m-%dT%H:%M:%S}")
-
-
 def test_killed_drivers_and_snakemakes(begin):
     trial = begin()
+    locks = trial.campaign.root / ".snakemake" / "locks"
     for rule, victims in (("label_structures", "driver"), ("fit_potential", "Snakemake"), ("run_md", "both")):
         jobs = trial.catch(rule)
         fault = trial.note(f"kill -9 of {victims} in {rule}")
@@ -120,12 +161,16 @@ def test_killed_drivers_and_snakemakes(begin):
         output = trial.await_end_of_driver()
         if victims == "Snakemake":
             assert "Snakemake was ended by SIGKILL" in output
-        assert all(trial.state(job) == "RUNNING" for job in jobs)
         trial.start()
+        line = trial.await_line("Left by an earlier run: ")
+        assert all(f"{job}" in line and trial.state(job) == "RUNNING" for job in jobs)
+        if rule == "label_structures":
+            stale = trial.note("the lock of the dead Snakemake is stale, but its jobs are in the queue")
+            assert list(locks.iterdir()) and find_processes(trial.campaign.root) == []
+            stale.happened.append("the next driver leaves it and starts nothing until they have ended")
         trial.release(rule)
         fault.happened.append("run again: its jobs are waited for, then it goes on")
-    output = trial.finish()
-    assert "Left by an earlier run" in output
+    trial.finish()
 
 
 def test_daemons_and_nodes_that_die(slurm, begin, monkeypatch):
@@ -133,6 +178,7 @@ def test_daemons_and_nodes_that_die(slurm, begin, monkeypatch):
     trial = begin()
     job = trial.catch("label_structures")[0]
     fault = trial.note("slurmctld dies in label_structures and is back at once")
+    slurm.save_state(job)
     slurm.kill("slurmctld")
     slurm.start("slurmctld")
     fault.happened.append(f"the job goes on: {trial.state(job)}")
