@@ -82,6 +82,17 @@ def make_campaign(slurm, make_profile, tmp_path) -> Iterator[Callable[..., Campa
 
 
 @pytest.fixture(scope="session")
+def one_generation(tmp_path_factory) -> Path:
+    """tiny.yaml that stops after its first generation, with restart files that come early in its short MD."""
+    content = yaml.safe_load(TINY.read_text())
+    content["loop"]["max_generations"] = 1
+    content["lammps"] = {"restart_every": 20}
+    path = tmp_path_factory.mktemp("config") / "one_generation.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="session")
 def run_undisturbed(tmp_path_factory) -> Callable[[Path], Campaign]:
     """Runs a config to its end without Slurm and without faults."""
 
@@ -93,6 +104,11 @@ def run_undisturbed(tmp_path_factory) -> Callable[[Path], Campaign]:
         return campaign
 
     return run
+
+
+@pytest.fixture(scope="session")
+def undisturbed(one_generation, run_undisturbed) -> Campaign:
+    return run_undisturbed(one_generation)
 
 
 @pytest.fixture

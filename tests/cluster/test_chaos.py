@@ -1,4 +1,7 @@
-"""Kills at random moments of everything that can die, over one campaign; `MLIP_CHAOS_KILLS=25` for a longer one."""
+"""Kills at random moments of everything that can die, over one campaign.
+
+`MLIP_CHAOS_KILLS=20` for a longer run than `make test-cluster` has time for, over two generations then.
+"""
 
 import os
 import random
@@ -13,10 +16,11 @@ import pytest
 from mini_slurm import MiniSlurm
 from trial import Trial, kill
 
-from campaign import TINY
+from campaign import TINY, Campaign
 from mlip_auto.processes import find_processes
 
 KILLS = int(os.environ.get("MLIP_CHAOS_KILLS", "4"))
+LONG = 10  # kills, from which on one generation may be over before they are done
 SEED = 20261124
 RULES = ("generate_candidates", "select_structures", "label_structures", "fit_potential", "run_md", "extract_clusters")
 ENDED = 3  # exit code of tiny.yaml, which loop.max_generations stops
@@ -27,10 +31,15 @@ def allowed_seconds() -> int:
     return 1200 + 120 * KILLS
 
 
-def test_a_campaign_survives_random_kills(slurm, make_campaign, run_undisturbed, faults):
+@pytest.fixture
+def undisturbed(undisturbed, run_undisturbed) -> Campaign:
+    return run_undisturbed(TINY) if KILLS >= LONG else undisturbed
+
+
+def test_a_campaign_survives_random_kills(slurm, make_campaign, undisturbed, faults):
     """Every label is paid for once, and structures and MD are those of the undisturbed campaign."""
     rng = random.Random(SEED)
-    trial = Trial(slurm, make_campaign(TINY), run_undisturbed(TINY), faults)
+    trial = Trial(slurm, make_campaign(undisturbed.config), undisturbed, faults)
     for number in range(1, KILLS + 1):
         wait_some_time(trial, rng)
         if trial.driver.poll() == ENDED:

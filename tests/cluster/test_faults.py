@@ -16,24 +16,13 @@ import yaml
 from pyace.basis import BBasisConfiguration
 from trial import Trial, kill
 
-from campaign import TINY, Campaign, signal_all
+from campaign import signal_all
 from mlip_auto.interim_fit import INTERIM, STEPS
 from mlip_auto.processes import find_processes
 from mlip_auto.structures import read_json
 
 LONG_WALKER = "md_300K"  # completes; the other one halts early
 FIT_STEPS = 200  # of pacemaker, some 40 ms each
-
-
-@pytest.fixture(scope="session")
-def one_generation(tmp_path_factory) -> Path:
-    """tiny.yaml that stops after its first generation, with restart files that come early in its short MD."""
-    content = yaml.safe_load(TINY.read_text())
-    content["loop"]["max_generations"] = 1
-    content["lammps"] = {"restart_every": 20}
-    path = tmp_path_factory.mktemp("config") / "one_generation.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 @pytest.fixture
@@ -44,11 +33,6 @@ def fitted_by_pacemaker(one_generation, tmp_path) -> Path:
     path = tmp_path / "fitted_by_pacemaker.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
-
-
-@pytest.fixture(scope="session")
-def undisturbed(one_generation, run_undisturbed) -> Campaign:
-    return run_undisturbed(one_generation)
 
 
 @pytest.fixture
@@ -71,8 +55,8 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_jobs_that_are_cancelled_or_out_of_memory_are_sent_again(slurm, begin):
-    trial = begin(fit_potential={"mem_mb": "300 if attempt == 1 else 8000"})
+def test_a_full_file_system_and_jobs_that_are_cancelled_or_out_of_memory(slurm, small_disk, begin):
+    trial = begin(root=small_disk / "campaign", fit_potential={"mem_mb": "300 if attempt == 1 else 8000"})
     jobs = trial.catch("label_structures")
     fault = trial.note("a second driver is started")
     code, output = trial.campaign.finish()
@@ -80,6 +64,7 @@ def test_jobs_that_are_cancelled_or_out_of_memory_are_sent_again(slurm, begin):
     assert f"is run by pid {trial.driver.pid}" in output
     fault.happened.append("refused; it names the first one's pid and host")
     cancel(trial, jobs[0], "label_structures")
+    fill_the_disk(trial, small_disk)
     trial.wait_for(lambda: trial.sent("fit_potential") != [], "the fit in the queue")
     fault = trial.note("fit_potential out of memory")
     # OUT_OF_MEMORY is for cgroups to say; jobacct_gather ends the job's step, and the job has failed.
@@ -97,6 +82,26 @@ def cancel(trial: Trial, job: int, rule: str) -> None:
     trial.slurm.call("scancel", str(job))
     fault.happened.append(f"{trial.await_state(job, 'CANCELLED')}, sent again")
     trial.release(rule)
+
+
+def fill_the_disk(trial: Trial, disk: Path) -> None:
+    """Labels cannot be written then; with the disk free again the next driver goes on."""
+    trial.catch("label_structures")
+    fault = trial.note("the file system is full in label_structures")
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    trial.release("label_structures")
+    output = trial.await_end_of_driver()
+    assert trial.driver.returncode == 1
+    assert "No space left on device" in output
+    fault.happened.append("stops, says `No space left on device`; run again when there is some")
+    ballast.unlink()
+    trial.start()
 
 
 def test_jobs_at_their_time_limit_are_sent_again(begin, fitted_by_pacemaker):
@@ -207,30 +212,3 @@ def test_daemons_and_nodes_that_die(slurm, begin, monkeypatch):
     slurm.start("slurmctld")
     fault.happened.append("it goes on when Slurm answers")
     trial.finish()
-
-
-def test_a_full_file_system(small_disk, begin):
-    trial = begin(root=small_disk / "campaign")
-    trial.catch("label_structures")
-    fault = trial.note("the file system is full in label_structures")
-    ballast = fill(small_disk)
-    trial.release("label_structures")
-    output = trial.await_end_of_driver()
-    assert trial.driver.returncode == 1
-    assert "No space left on device" in output
-    fault.happened.append("stops, says `No space left on device`; run again when there is some")
-    ballast.unlink()
-    trial.start()
-    trial.finish()
-
-
-def fill(folder: Path) -> Path:
-    """A file that takes all that is left of a file system."""
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
-    return ballast
