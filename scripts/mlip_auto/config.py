@@ -122,6 +122,24 @@ class ReferenceMd(Section):
         50, ge=1, description="Steps between two frames kept; the first fifth of the run is equilibration and not kept."
     )
 
+    @property
+    def equilibration(self) -> int:
+        """Steps before frames are kept."""
+        return round(0.2 * self.steps)
+
+    @property
+    def n_frames(self) -> int:
+        return (self.steps - self.equilibration) // self.every
+
+    @model_validator(mode="after")
+    def _keeps_a_frame(self) -> "ReferenceMd":
+        if self.n_frames < 1:
+            raise ValueError(
+                f"every: found {self.every}; at most {self.steps - self.equilibration} leaves a frame to keep, since the first "
+                f"fifth of the {self.steps} steps is equilibration: lower it, or raise `steps`"
+            )
+        return self
+
 
 class Validation(Section):
     """How the potential is judged."""

@@ -17,9 +17,16 @@ WANTED = {
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_parsing": "must be a number",
+    "too_short": "at least one entry is needed",
     "string_pattern_mismatch": "must be letters and digits, joined by single `-`, `_` or `.`",
 }
 """What is needed, by pydantic's type of an error, where its own message speaks of Python."""
+
+SYNTAX = {
+    "expected <block end>": "; keys of one section are indented alike: compare this line with those above",
+    "mapping values are not allowed": "; a blank follows each `:`, and a value with a `:` in it needs quotes: look at this line and the one above",
+}
+"""What to look for, by a part of PyYAML's message."""
 
 
 class ConfigError(ValueError):
@@ -76,7 +83,8 @@ def _describe_syntax(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or str(error)
     if "\\t" in problem:
         return f"{place}indented by a tab; YAML takes spaces only"
-    return f"{place}{problem}" + (f" ({error.context})" if error.context else "")
+    cure = next((cure for part, cure in SYNTAX.items() if part in problem), "")
+    return f"{place}{problem}{f' ({error.context})' if error.context else ''}{cure}"
 
 
 def describe_error(error: Any, model: type[Section]) -> str:
@@ -85,10 +93,13 @@ def describe_error(error: Any, model: type[Section]) -> str:
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if error["type"] == "extra_forbidden":
         allowed = _allowed_keys(location, model)
-        near = get_close_matches(str(location[-1]), allowed, n=1)
-        meant = f" ({near[0]!r} was meant?)" if near else ""
-        return f"{key}: unknown key{meant}; allowed here: {', '.join(allowed)}"
+        near = get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.75)
+        meant = near[:1] or _find_key(str(location[-1]), model, "")
+        said = f" ({' or '.join(map(repr, meant))} was meant?)" if meant else ""
+        return f"{key}: unknown key{said}; allowed here: {', '.join(allowed)}"
     if error["type"] == "missing":
+        if isinstance(location[-1], int):
+            return f"{key}: missing; the list is too short"
         return f"{key}: missing; this key is required"
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
     if error["type"] == "value_error" and isinstance(error["input"], dict):
@@ -103,6 +114,16 @@ def _allowed_keys(location: list[Any], model: Any) -> list[str]:
         if not isinstance(part, int):
             model = _section_of(model.model_fields[part].annotation)
     return list(model.model_fields)
+
+
+def _find_key(key: str, model: type[Section], prefix: str) -> list[str]:
+    """Where else in the config a key of that name stands."""
+    found = [f"{prefix}{key}"] if key in model.model_fields else []
+    for name, field in model.model_fields.items():
+        section = _section_of(field.annotation)
+        if section is not None:
+            found += _find_key(key, section, f"{prefix}{name}.")
+    return found
 
 
 def _section_of(annotation: Any) -> Any:

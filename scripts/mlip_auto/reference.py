@@ -14,8 +14,6 @@ from mlip_auto.starts import build_start
 from mlip_auto.structures import structure_id
 from mlip_auto.walkers import find_walker, walker_seed
 
-EQUILIBRATION = 0.2  # of the run, not kept
-
 
 def make_reference(config: CampaignConfig, walker: str, scratch: Path) -> list[Atoms]:
     """Labelled frames of NVT MD (Langevin) by the oracle, from the walker's structure at its highest temperature.
@@ -32,11 +30,10 @@ def make_reference(config: CampaignConfig, walker: str, scratch: Path) -> list[A
     rng = np.random.default_rng(seed)
     atoms = build_start(config, spec)
     atoms.calc = make_calculator(config.dft, atoms, scratch)
-    n_frames = round((1 - EQUILIBRATION) * settings.steps) // settings.every
-    first = round(EQUILIBRATION * settings.steps) + settings.every
+    first = settings.equilibration + settings.every
     md = iterate_frames(atoms, spec.hottest, config.exploration.timestep, first, settings.every, rng)
     frames = []
-    for _ in islice(md, n_frames):
+    for _ in islice(md, settings.n_frames):
         frame = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
         frame.info.update(structure_id=structure_id(frame), origin=f"oracle MD of {walker}")

@@ -54,6 +54,19 @@ CASES = {
         {"exploration.timestp": 1.0},
         ["exploration.timestp: unknown key ('timestep' was meant?)", "steps"],
     ),
+    "key in the wrong section": (
+        {"exploration.pressure": 1.0},
+        ["exploration.pressure: unknown key ('exploration.walkers.pressure' or ", "was meant?)"],
+    ),
+    "list that is too short": (
+        {"exploration.walkers.0.structure.supercell": [4, 4]},
+        ["exploration.walkers[0].structure.supercell[2]: missing; the list is too short"],
+    ),
+    "no structures": ({"initial.structures": []}, ["initial.structures: found []; at least one entry is needed"]),
+    "no frame of the reference": (
+        {"validation.reference_md": {"steps": 300, "every": 241}},
+        ["validation.reference_md: every: found 241; at most 240"],
+    ),
     "no list": (
         {"exploration.walkers.0.temperatures": "300, 900"},
         ["exploration.walkers[0].temperatures: found '300, 900'; a list is needed"],

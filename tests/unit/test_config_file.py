@@ -13,6 +13,8 @@ from mlip_auto.config_file import read_yaml
         (b"seed: 1\nname: al\nseed: 2\n", ["line 3", "'seed'", "line 1", "remove one"]),
         (b"dft:\n  code: emt\n  code: vasp\n", ["line 3", "'code'", "line 2"]),
         (b"name: [al\nseed: 1\n", ["line 2", "expected ',' or ']'"]),
+        (b"dft:\n  code: emt\n threads: 2\n", ["line 3", "indented alike"]),
+        (b"dft:\n  code:emt\n  threads: 2\n", ["line 3", "a blank follows each `:`"]),
         (b"name: al \xff\n", ["UTF-8", "byte 9"]),
         (b"", ["found nothing", "mlip-auto init"]),
         (b"aluminium\n", ["found 'aluminium'", "mapping of sections"]),
