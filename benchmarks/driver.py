@@ -1,9 +1,12 @@
-"""What the driver and Snakemake cost beside the jobs: planning, the first job, a generation's overhead, Slurm's polls.
+"""What driver, Snakemake and `mlip-auto status` cost beside the jobs. One command each:
 
-    .venv/bin/python benchmarks/driver.py                        # planning alone
-    .venv/bin/python benchmarks/driver.py --profile slurm        # and one generation on a Slurm
+    .venv/bin/python benchmarks/driver.py plan                            # a generation of 100 to 5,000 structures
+    .venv/bin/python benchmarks/driver.py files                           # of 5,000 labels; then `status` and --help
+    .venv/bin/python benchmarks/driver.py generation                      # time to the first job, overhead
+    .venv/bin/python benchmarks/driver.py generation --profile slurm      # the same on a Slurm, and its polls
 
-`python tests/cluster/mini_slurm.py FOLDER` (as root) brings one up on this machine.
+`python tests/cluster/mini_slurm.py FOLDER` (as root) brings one up on this machine. Computing time (of a process and
+all that it waited for) stands beside wall time: on a shared machine it alone says what a thing costs.
 """
 
 import argparse
@@ -12,12 +15,22 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import yaml
+from ase.build import bulk
+
+from mlip_auto.paths import CampaignPaths
+from mlip_auto.structures import structure_id, write_structures
 
 REPO = Path(__file__).parents[1]
 TINY = REPO / "tests" / "workflow" / "tiny.yaml"
@@ -40,47 +53,116 @@ def write_config(folder: Path, structures: int, shard: int) -> Path:
     return file
 
 
-def time_plan(structures: int, shard: int) -> tuple[float, float]:
-    """Wall and processor time, in s, of a dry run of generation 0."""
-    with tempfile.TemporaryDirectory() as name:
-        config = write_config(Path(name), structures, shard)
-        command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "--snakefile", REPO / "Snakefile"]
-        command += ["--directory", name, "--configfile", config, "--profile", REPO / "profiles" / "local"]
-        before, started = os.times(), time.monotonic()
-        subprocess.run(command, check=True, capture_output=True)
-        wall, after = time.monotonic() - started, os.times()
-    return wall, after.children_user + after.children_system - before.children_user - before.children_system
+@dataclass
+class Cost:
+    """Seconds of wall time and of processors."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.wall:.1f} s, of which {self.processor:.1f} s computing"
 
 
-def measure_generation(profile: str) -> None:
-    """One generation of the tiny campaign on Slurm, with each call of a Slurm client counted."""
-    with tempfile.TemporaryDirectory() as name:
+@contextmanager
+def measure() -> Iterator[Cost]:
+    """What the processes cost that are started and waited for in the block."""
+    cost, before, started = Cost(), os.times(), time.monotonic()
+    yield cost
+    after = os.times()
+    cost.wall = time.monotonic() - started
+    cost.processor = after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def run_snakemake(root: Path, config: Path, *arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "snakemake", "--quiet", "--snakefile", REPO / "Snakefile"]
+    command += ["--directory", root, "--configfile", config, "--profile", REPO / "profiles" / "local", *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def run_mlip_auto(*arguments: str | Path, **options: Any) -> int:
+    command = [Path(sys.executable).with_name("mlip-auto"), *arguments]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, **options).returncode
+
+
+def measure_plans(shard: int) -> None:
+    for structures in (100, 1000, 5000):
+        with TemporaryDirectory() as name, measure() as cost:
+            run_snakemake(Path(name), write_config(Path(name), structures, shard), "--dry-run")
+        print(f"plan of {structures} structures ({-(-structures // shard)} shards): {cost}")
+
+
+def select(root: Path, count: int) -> None:
+    """So many structures as if all of them had been selected: real selections of the tiny campaign are small."""
+    rng = np.random.default_rng(7)
+    structures = []
+    for _ in range(count):
+        atoms = bulk("Al", cubic=True)
+        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+        atoms.info.update(structure_id=structure_id(atoms), generation=0)
+        structures.append(atoms)
+    write_structures(CampaignPaths(root).generation(0).selected, structures)
+
+
+def measure_files() -> None:
+    """Real labels by EMT, and the files of the campaign then; the last campaign is asked for its status."""
+    for structures, shard in ((1000, 100), (5000, 500), (5000, 250)):
+        with TemporaryDirectory() as name:
+            root = Path(name)
+            config = write_config(root, structures, shard)
+            select(root, structures)
+            target = CampaignPaths().generation(0).labels
+            run_snakemake(root, config, target, "--allowed-rules", "label_structures", "collect_labels")
+            places = Counter(file.relative_to(root).parts[0] for file in root.rglob("*") if file.is_file())
+            snakemake, store = places.pop(".snakemake"), places.pop("store")
+            print(
+                f"{structures} structures in {-(-structures // shard)} shards: {places.total()} files, {snakemake} of "
+                f"Snakemake's own, {store} in the store"
+            )
+            for arguments in (("status", "--json", "--configfile", config, "--directory", root), ("--help",)):
+                with measure() as cost:
+                    run_mlip_auto(*arguments)
+                print(f"mlip-auto {arguments[0]}: {cost}")
+
+
+def measure_generation(profile: str | None) -> None:
+    """One generation of the tiny campaign, with each call of a Slurm client noted."""
+    with TemporaryDirectory() as name:
         root = Path(name)
         config, log, clients = write_config(root, 12, 6), root / "calls", root / "clients"
         clients.mkdir()
+        log.touch()
         for client in CLIENTS:
             if (program := shutil.which(client)) is not None:
                 (clients / client).write_text(COUNT.format(name=client, log=log, program=program))
                 (clients / client).chmod(0o755)
-        command = [Path(sys.executable).with_name("mlip-auto"), "run", "--profile", profile]
-        command += ["--configfile", config, "--directory", root]
-        environment = os.environ | {"PATH": f"{clients}:{os.environ['PATH']}"}
         started = time.time()
-        ended = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL).returncode
+        with measure() as cost:
+            ended = run_mlip_auto(
+                *("run", "--configfile", config, "--directory", root, *(["--profile", profile] if profile else [])),
+                env=os.environ | {"PATH": f"{clients}:{os.environ['PATH']}"},
+            )
         if ended != 3:  # stopped by loop.max_generations
             sys.exit(f"mlip-auto run ended with exit code {ended}")
+        paths = CampaignPaths(root)
         calls = [line.split() for line in log.read_text().splitlines()]
-        first = min(float(moment) for moment, client in calls if client == "sbatch")
-        summary = root / "results" / "gen_000" / "summary.json"
-        wall = summary.stat().st_mtime - started
+        sent = [float(moment) for moment, client in calls if client == "sbatch"]
+        first = min(sent) if profile else read_first_job(paths.snakemake_log(0))
+        wall = paths.generation(0).summary.stat().st_mtime - started
         chain = sum(max(read_seconds(root, rule)) for rule in CHAIN)
         polls = Counter(client for moment, client in calls if client in POLLS and float(moment) < started + wall)
-    print(f"first job sent after {first - started:.1f} s")
-    print(
-        f"generation: {wall:.1f} s, of which the longest chain of its jobs {chain:.1f} s: overhead {wall - chain:.1f} s"
-    )
-    each = ", ".join(f"{client} {number / wall * 60:.1f}" for client, number in sorted(polls.items()))
-    print(f"polling calls a minute: {sum(polls.values()) / wall * 60:.1f} ({each})")
+    print(f"first job after {first - started:.1f} s")
+    print(f"generation: {wall:.1f} s, of its jobs' longest chain {chain:.1f} s: overhead {wall - chain:.1f} s")
+    print(f"mlip-auto run: {cost}" + (" (without Slurm's jobs)" if profile else " (with its jobs)"))
+    if profile:
+        each = ", ".join(f"{client} {number / wall * 60:.1f}" for client, number in sorted(polls.items()))
+        print(f"polling calls a minute: {polls.total() / wall * 60:.1f} ({each})")
+
+
+def read_first_job(log: Path) -> float:
+    """When Snakemake started its first job, to the second."""
+    moment = next(line for line in log.read_text().splitlines() if line.startswith("["))
+    return datetime.strptime(moment, "[%a %b %d %H:%M:%S %Y]").timestamp()
 
 
 def read_seconds(root: Path, rule: str) -> list[float]:
@@ -91,15 +173,17 @@ def read_seconds(root: Path, rule: str) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("plan", "files", "generation"))
     parser.add_argument("--profile", help="a Snakemake profile whose executor is slurm")
-    parser.add_argument("--shard", type=int, default=20, help="structures a shard")
+    parser.add_argument("--shard", type=int, default=20, help="structures a shard, in the plan")
     arguments = parser.parse_args()
-    for structures in (100, 1000, 5000):
-        wall, processor = time_plan(structures, arguments.shard)
-        shards = -(-structures // arguments.shard)
-        print(f"plan of {structures} structures ({shards} shards): {wall:.1f} s, of which {processor:.1f} s computing")
-    if arguments.profile:
-        measure_generation(arguments.profile)
+    match arguments.what:
+        case "plan":
+            measure_plans(arguments.shard)
+        case "files":
+            measure_files()
+        case "generation":
+            measure_generation(arguments.profile)
 
 
 if __name__ == "__main__":

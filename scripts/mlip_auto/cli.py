@@ -124,10 +124,7 @@ def run(
     except (CampaignError, CampaignLocked) as error:
         _fail(str(error), 1)
     except Interrupted as interruption:
-        _fail(
-            f"Stopped by {interruption.signal.name}; {interruption.left}. The same command goes on from here.",
-            128 + interruption.signal,
-        )
+        _fail(str(interruption), 128 + interruption.signal)
     raise typer.Exit(code)
 
 

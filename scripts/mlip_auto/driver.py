@@ -2,6 +2,8 @@
 
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -81,7 +83,11 @@ def run_campaign(config: CampaignConfig, call: SnakemakeCall, console: Console, 
         raise CampaignError(_describe_changed(changed, config.dft))
     if not changed and (code := _say_outcome(manager, console)) is not None:
         return code
-    with raise_on_signals(), hold_lock(paths.driver_lock, paths.root) as owner:
+    with (
+        raise_on_signals(),
+        hold_lock(paths.driver_lock, paths.root) as owner,
+        _keep_closing_words(paths.closing_words),
+    ):
         driver = _Driver(manager, call, owner, console)
         try:
             if (snakemake := find_snakemake(paths.root)) is not None:
@@ -99,6 +105,18 @@ def run_campaign(config: CampaignConfig, call: SnakemakeCall, console: Console, 
         except SlurmMissing as error:
             raise CampaignError(f"{error}: run mlip-auto on a login node of the cluster.") from None
     return code
+
+
+@contextmanager
+def _keep_closing_words(file: Path) -> Iterator[None]:
+    """Leave for `mlip-auto status` what a run says when it fails or is stopped: its terminal may be closed by then."""
+    file.unlink(missing_ok=True)
+    try:
+        yield
+    except (CampaignError, Interrupted) as error:
+        with suppress(OSError):  # a full file system, which `error` may be about
+            file.write_text(f"{error}\n")
+        raise
 
 
 @dataclass(frozen=True)

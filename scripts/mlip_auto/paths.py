@@ -181,6 +181,11 @@ class CampaignPaths:
         """JSON: the driver that runs the campaign."""
         return self.root / "work" / "driver.lock"
 
+    @property
+    def closing_words(self) -> Path:
+        """What the last run of the driver said when it failed or was stopped; none of one that was killed by force."""
+        return self.root / "work" / "closing_words.txt"
+
     def snakemake_log(self, generation: int) -> Path:
         """All that Snakemake printed for one generation."""
         return self.root / "work" / "logs" / f"snakemake_gen_{generation:03d}.log"

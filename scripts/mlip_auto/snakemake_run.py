@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,6 +30,7 @@ WATCH_INTERVAL = 2.0  # s between two looks at whether it has ended
 # A Snakemake on Slurm that says nothing for so long (s) while none of its jobs runs or pends has lost sight of them for
 # ever: it looks at them at least every 180 s, waits `latency-wait` (60 s) for their files, and is looked at every 60 s.
 HANG_PATIENCE = float(os.environ.get("MLIP_AUTO_HANG_SECONDS", 360))
+NOBODY_READS = (OSError, SystemExit)  # what comes of writing to a closed terminal or, by rich, to a closed pipe
 SLURM_CLIENTS = ("squeue", "sacct", "scontrol", "sinfo", "which")
 
 
@@ -50,7 +51,9 @@ class Interrupted(BaseException):
     def __init__(self, number: int):
         self.signal = signal.Signals(number)
         self.left = "nothing was started"
-        super().__init__(self.signal.name)
+
+    def __str__(self) -> str:
+        return f"Stopped by {self.signal.name}; {self.left}. The same command goes on from here."
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ class SnakemakeRun:
                     end_processes(find_processes(self.paths.root))
                     follower.join()
         finally:
-            self.progress.close()
+            with suppress(*NOBODY_READS):
+                self.progress.close()
             end_processes(find_processes(self.paths.root))
         if snakemake.returncode != 0:
             if self.progress.lost_slurm:
@@ -232,16 +236,21 @@ def _follow(lines: IO[str], file: IO[str], progress: Progress) -> None:
         file.flush()
         try:
             progress.feed(line)
-        except (OSError, SystemExit):  # SystemExit: what rich makes of a closed pipe
-            # Nobody is there to read: stop, as SIGPIPE would, and go on reading, or Snakemake could not end.
+        except NOBODY_READS:
+            # Stop, as SIGPIPE would, and go on reading, or Snakemake could not end.
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
 def raise_on_signals() -> Iterator[None]:
-    """Turn the signals that ask for an end into `Interrupted`; one that is ignored (nohup) stays ignored."""
+    """Turn the signals that ask for an end into `Interrupted`; one that is ignored (nohup) stays ignored.
+
+    After the first all are: what ends the children takes a minute at most, and must not be broken off.
+    """
 
     def interrupt(number: int, frame: object) -> NoReturn:
+        for later in caught:
+            signal.signal(later, signal.SIG_IGN)
         raise Interrupted(number)
 
     caught = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

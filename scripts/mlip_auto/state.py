@@ -251,8 +251,7 @@ def decide_generation(
     no_more_labels
         Why no further label may be paid; empty when some may.
     """
-    unknown = _with_outcome(outcomes, "halted", "crashed")
-    unfinished = _with_outcome(outcomes, "out_of_time")
+    unknown = _describe_unknown(outcomes)
     if labelled == 0:
         return (
             Decision.STOPPED,
@@ -262,25 +261,30 @@ def decide_generation(
         if next_candidates == 0:
             return (
                 Decision.STOPPED,
-                f"MD of {', '.join(unknown)} did not finish and gave no structure to learn from",
+                f"{unknown}, and there is no structure to learn from",
             )
         if generation + 1 >= loop.max_generations:
             return (
                 Decision.STOPPED,
-                f"loop.max_generations ({loop.max_generations}) reached; MD of {', '.join(unknown)} still halts",
+                f"loop.max_generations ({loop.max_generations}) reached; {unknown}",
             )
         if no_more_labels:
-            return Decision.STOPPED, f"{no_more_labels}; MD of {', '.join(unknown)} still halts"
+            return Decision.STOPPED, f"{no_more_labels}; {unknown}"
         return Decision.NEXT_GENERATION, ""
-    if unfinished:
+    if "out_of_time" in outcomes.values():
         return Decision.CONTINUE, ""
     if confirmations_done < loop.confirmations:
         return Decision.CONFIRM, ""
     return Decision.CONVERGED, ""
 
 
-def _with_outcome(outcomes: Mapping[str, str], *wanted: str) -> list[str]:
-    return sorted(name for name, outcome in outcomes.items() if outcome in wanted)
+def _describe_unknown(outcomes: Mapping[str, str]) -> str:
+    """Which MD met what the potential does not know; empty for none."""
+    said = []
+    for outcome, verb in (("halted", "still halts"), ("crashed", "crashed")):
+        if walkers := sorted(name for name, found in outcomes.items() if found == outcome):
+            said.append(f"MD of {', '.join(walkers)} {verb}")
+    return " and ".join(said)
 
 
 def find_warnings(summaries: Sequence[Mapping[str, Any]]) -> list[str]:

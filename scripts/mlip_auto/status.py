@@ -41,6 +41,7 @@ def collect_status(paths: CampaignPaths, config: CampaignConfig) -> dict[str, An
         "reason": state.reason,
         "confirmations_done": state.confirmations_done,
         "driver": asdict(owner) if owner else None,
+        "closing_words": None if owner else _read_closing_words(paths.closing_words),
         "slurm": _read_queue(paths.root),
         "labels": labels,
         "labelling": asdict(labelling) if labelling else None,
@@ -114,6 +115,8 @@ def show_status(status: dict[str, Any], console: Console) -> None:
         rules = "".join(f"; {rule}: {count}" for rule, count in queue.get("rules", {}).items())
         told = queue.get("error") or f"{queue['running']} jobs running, {queue['pending']} pending{rules}"
         say(console, f"Slurm: {told}.")
+    if status["closing_words"]:
+        say(console, f"The last run said: {status['closing_words']}")
     if status["minutes_left"] is not None:
         say(console, f"About {status['minutes_left']:g} min to the end of this generation, by those before it.")
     waiting = f", waiting for {', '.join(status['pending_tasks'])}" if status["pending_tasks"] else ""
@@ -124,6 +127,10 @@ def show_status(status: dict[str, Any], console: Console) -> None:
     following = "" if owner else f" Next: `mlip-auto {'export DIR' if finished else 'run'}`."
     where = f"generation {status['generation']}, phase {status['phase']}{because}{waiting}"
     say(console, f"{status['name']}: {where}; {driver}.{following}")
+
+
+def _read_closing_words(file: Path) -> str | None:
+    return file.read_text().strip() if file.exists() else None
 
 
 def _read_queue(root: Path) -> dict[str, Any] | None:

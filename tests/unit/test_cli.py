@@ -153,7 +153,7 @@ def test_a_stopped_campaign_says_why(tmp_path):
     finish(tmp_path, next_candidates=0)
     done = mlip_auto("run", "--configfile", TINY, "--directory", tmp_path)
     assert done.returncode == 3
-    assert "MD of md_900K did not finish and gave no structure to learn from" in done.stdout
+    assert "MD of md_900K still halts, and there is no structure to learn from" in done.stdout
 
 
 def test_vanished_labels_of_a_finished_generation_are_named(tmp_path):

@@ -59,7 +59,14 @@ CRASHED = {"md_300K": "crashed", "md_900K": "completed"}
     [
         ({"outcomes": HALTED}, Decision.NEXT_GENERATION, ""),
         ({"outcomes": CRASHED}, Decision.NEXT_GENERATION, ""),
-        ({"outcomes": HALTED, "next_candidates": 0}, Decision.STOPPED, "md_900K"),
+        ({"outcomes": HALTED, "next_candidates": 0}, Decision.STOPPED, "MD of md_900K still halts, and there is no"),
+        ({"outcomes": CRASHED, "next_candidates": 0}, Decision.STOPPED, "MD of md_300K crashed, and there is no"),
+        ({"outcomes": CRASHED, "generation": 4}, Decision.STOPPED, "reached; MD of md_300K crashed"),
+        (
+            {"outcomes": CRASHED | {"md_900K": "halted"}, "generation": 4},
+            Decision.STOPPED,
+            "MD of md_900K still halts and MD of md_300K crashed",
+        ),
         ({"outcomes": HALTED, "labelled": 0}, Decision.STOPPED, "added no label"),
         ({"outcomes": CLEAN, "labelled": 0}, Decision.STOPPED, "added no label"),
         ({"outcomes": HALTED, "generation": 4}, Decision.STOPPED, "max_generations (5)"),

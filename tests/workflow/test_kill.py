@@ -1,15 +1,19 @@
 """A campaign whose driver, Snakemake and jobs are killed by SIGKILL ends as if nothing had happened."""
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
+import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from campaign import Campaign, signal_all
+from campaign import Campaign, heed_signals, signal_all
 from mlip_auto.processes import find_processes
 
 pytestmark = pytest.mark.slow
@@ -118,6 +122,45 @@ def test_a_second_driver_is_refused_and_a_signal_stops_the_first_cleanly(tmp_pat
     assert find_processes(tmp_path) == []
     assert not campaign.paths.driver_lock.exists()
     assert list((tmp_path / ".snakemake" / "locks").glob("*")) == []
+
+
+def start_in_terminal(campaign: Campaign) -> tuple[subprocess.Popen, int]:
+    """The driver in a terminal of its own, and the terminal's other end: who closes it closes the terminal."""
+    ours, its = pty.openpty()
+
+    def make_it_the_terminal() -> None:
+        heed_signals()
+        fcntl.ioctl(its, termios.TIOCSCTTY, 0)
+
+    command = campaign.command("run", *campaign.options)
+    driver = subprocess.Popen(
+        command, stdin=its, stdout=its, stderr=its, start_new_session=True, preexec_fn=make_it_the_terminal
+    )
+    os.close(its)
+    os.set_blocking(ours, False)
+    return driver, ours
+
+
+def test_after_a_closed_terminal_status_says_what_happened(tmp_path):
+    campaign = make_campaign(tmp_path)
+    since = time.time()
+    driver, terminal = start_in_terminal(campaign)
+
+    def labels_are_at_work() -> bool:
+        with suppress(BlockingIOError):
+            os.read(terminal, 2**16)  # the bars; a terminal that takes nothing more would stop the driver
+        return campaign.is_in("label_structures", 0, since)
+
+    campaign.wait_until(labels_are_at_work, "labels at work")
+    os.close(terminal)
+    driver.wait(timeout=campaign.patience)
+    assert find_processes(tmp_path) == []
+    assert not campaign.paths.driver_lock.exists()
+    assert list((tmp_path / ".snakemake" / "locks").glob("*")) == []
+    done = subprocess.run(campaign.command("status"), capture_output=True, text=True, check=True)
+    words = "Stopped by SIGHUP; all jobs have ended. The same command goes on from here."
+    assert f"The last run said: {words}" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("no driver is running. Next: `mlip-auto run`.")
 
 
 def test_status_of_a_stopped_campaign(undisturbed):

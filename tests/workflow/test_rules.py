@@ -3,10 +3,15 @@
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+
+from example_structures import make_structures
+from mlip_auto.paths import CampaignPaths
+from mlip_auto.structures import read_structures, write_structures
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = [REPOSITORY / "config" / "config.yaml", *sorted((REPOSITORY / "config" / "examples").glob("*.yaml"))]
@@ -52,6 +57,29 @@ def test_the_local_and_the_slurm_profile_plan_the_same_jobs(tmp_path):
     config = CONFIGS[0]
     local, slurm = (plan(config, tmp_path, "--profile", REPOSITORY / "profiles" / name) for name in ("local", "slurm"))
     assert local == slurm
+
+
+def count_files_of_labels(root: Path, structures: int) -> Counter[str]:
+    """Files by top folder after so many structures were labelled in two shards."""
+    root.mkdir()
+    config = yaml.safe_load((REPOSITORY / "tests" / "workflow" / "tiny.yaml").read_text())
+    config["initial"]["structures"][0]["count"] = config["selection"]["max_structures"] = structures
+    config["dft"]["structures_per_shard"] = structures // 2
+    (root / "tiny.yaml").write_text(yaml.safe_dump(config))
+    files = CampaignPaths().generation(0)
+    write_structures(root / files.selected, make_structures(structures))
+    command = ["snakemake", files.labels, "--cores", "2", "--allowed-rules", "label_structures", "collect_labels"]
+    done = run(*command, "--snakefile", REPOSITORY / "Snakefile", "--configfile", "tiny.yaml", folder=root)
+    assert done.returncode == 0, done.stdout
+    assert len(read_structures(root / files.labels)) == structures
+    return Counter(file.relative_to(root).parts[0] for file in root.rglob("*") if file.is_file())
+
+
+@pytest.mark.slow
+def test_the_number_of_files_goes_with_shards_and_not_with_structures(tmp_path):
+    few, many = (count_files_of_labels(tmp_path / str(structures), structures) for structures in (4, 60))
+    assert (few.pop("store"), many.pop("store")) == (4, 60)  # the store alone has a file a label
+    assert few == many
 
 
 @pytest.mark.parametrize(
