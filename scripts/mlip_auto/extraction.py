@@ -46,6 +46,7 @@ def extract_cuts(
     settings = config.extraction
     refusals: list[str] = []
     extractors: dict[str, EmbeddingExtractor] = {}
+    temperatures: dict[str, float] = {}
     candidates: list[Candidate] = []
     for walker in walkers:
         frames = [frame for frame in walker.frames if is_sound(frame)]
@@ -56,6 +57,7 @@ def extract_cuts(
         source = find_walker(config, walker.name, generation).structure
         extractor = EmbeddingExtractor.from_config(config, source, frames[-1])
         extractors[walker.name] = extractor
+        temperatures[walker.name] = walker.outcome["temperature"]
         candidates += list_candidates(
             walker.name,
             [ParentFrame(frame) for frame in frames],
@@ -78,7 +80,9 @@ def extract_cuts(
             f"gamma {candidate.gamma:.2f}"
         )
         try:
-            cut, audit = make_cut(extractors[candidate.walker], potential, candidate, config)
+            cut, audit = make_cut(
+                extractors[candidate.walker], potential, candidate, config, temperatures[candidate.walker]
+            )
         except CutRefused as refused:
             refusals.append(f"{where}: {refused}")
             chooser.drop(candidate)
@@ -107,9 +111,15 @@ def is_sound(frame: Atoms) -> bool:
 
 
 def make_cut(
-    extractor: EmbeddingExtractor, potential: FittedPotential, candidate: Candidate, config: CampaignConfig
+    extractor: EmbeddingExtractor,
+    potential: FittedPotential,
+    candidate: Candidate,
+    config: CampaignConfig,
+    temperature: float,
 ) -> tuple[ExtractedStructure, Audit]:
     """Cut, heal and audit; a cut that fails its audit when healed is enlarged, and refused where it cannot grow.
+
+    `temperature`: that of the walker, K.
 
     Raises
     ------
@@ -133,7 +143,15 @@ def make_cut(
         except CutRefused as refused:
             problems.append(str(refused))
             break
-        cut, audit = heal(cut, potential, size.frozen_radius, audit=inspect)
+        cut, audit = heal(
+            cut,
+            potential,
+            size.frozen_radius,
+            audit=inspect,
+            temperature=temperature,
+            timestep=config.exploration.timestep,
+            seed=(config.seed, candidate.step, candidate.atom),
+        )
         if not audit.problems:
             return cut, audit
         problems.append(f"{size.mode} of {len(cut.atoms)} atoms: {'; '.join(audit.problems)}")

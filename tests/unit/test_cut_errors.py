@@ -142,7 +142,9 @@ def test_auto_is_as_good_as_the_best_mode(hot, potential, cut_table):
     errors, centers = {}, {}
     for mode in ("auto", "box", "cluster"):
         config = make_config(name, mode=mode, trained_radius=TRAINED, **(cluster if mode == "cluster" else {}))
-        walker = WalkerFrames(base_walkers(config)[0].name, {"outcome": "halted"}, [atoms])
+        walker = WalkerFrames(
+            base_walkers(config)[0].name, {"outcome": "halted", "temperature": MATERIALS[name][2]}, [atoms]
+        )
         cuts, refusals = extract_cuts([walker], potential, config, 0)
         assert refusals == []
         assert {cut.info["cut_mode"] for cut in cuts} == {"cluster" if mode == "cluster" else "box"}
@@ -164,7 +166,9 @@ def test_auto_takes_a_small_frame_whole(hot, potential):
     in_frame = label_with_emt(atoms).get_forces()
     atoms.arrays["gamma"] = potential.evaluate(atoms).gamma
     atoms.info["step"] = 10
-    walker = WalkerFrames(base_walkers(config)[0].name, {"outcome": "halted"}, [atoms])
+    walker = WalkerFrames(
+        base_walkers(config)[0].name, {"outcome": "halted", "temperature": MATERIALS[name][2]}, [atoms]
+    )
     cuts, _ = extract_cuts([walker], potential, config, 0)
     assert [cut.info["cut_mode"] for cut in cuts] == ["cell"]
     assert measure_error(cuts, in_frame) < 1e-6

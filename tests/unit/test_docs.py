@@ -15,7 +15,7 @@ from mlip_auto.config_extraction import Extraction
 from mlip_auto.distances import COVALENT_FRACTION
 from mlip_auto.exploration import FRAMES_CUT
 from mlip_auto.extractor import CLEAN_DEPTH, DEFAULT_BUFFER, FROZEN_MARGIN
-from mlip_auto.healing import ROUNDS, STEPS_A_ROUND
+from mlip_auto.healing import EQUILIBRATION, ROUNDS, STEPS_A_ROUND
 from mlip_auto.lammps_input import CANDIDATE_FRAMES, LATEST_FRAMES
 from mlip_auto.starter import Answers, parse_elements, parse_temperatures, write_config
 
@@ -78,6 +78,7 @@ def test_the_constants_of_the_method_are_those_of_the_code():
     assert "`extraction.mode: auto` (default)" in text and Extraction().mode == "auto"
     assert "10 steps of FIRE at a time" in text and STEPS_A_ROUND == 10
     assert f"{ROUNDS * STEPS_A_ROUND} steps at most" in text
+    assert f"{EQUILIBRATION:g} fs of Langevin dynamics" in text
     assert f"`buffer` ({DEFAULT_BUFFER:g} cutoffs" in text
     assert f"no atom nearer to the surface than {CLEAN_DEPTH:g} cutoffs" in text and f"{FROZEN_MARGIN:g} Å more" in text
     assert Validation().reference_md is None

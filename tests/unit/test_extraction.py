@@ -21,7 +21,7 @@ from mlip_auto.cut_mode import find_bonding
 from mlip_auto.cutting import ParentFrame
 from mlip_auto.extraction import WalkerFrames, extract_cuts
 from mlip_auto.extractor import FROZEN_MARGIN, EmbeddingExtractor
-from mlip_auto.healing import heal, relax_shell
+from mlip_auto.healing import equilibrate_shell, heal, relax_shell
 from mlip_auto.neighbours import find_neighbours
 from mlip_auto.structures import read_structures, structure_id, write_structures
 
@@ -58,7 +58,7 @@ def make_frame(al_potential):
 
 
 def halted(*frames: Atoms, name: str = "md_900K", outcome: str = "halted") -> WalkerFrames:
-    return WalkerFrames(name, {"outcome": outcome}, frames)
+    return WalkerFrames(name, {"outcome": outcome, "temperature": 900.0}, frames)
 
 
 def make_extractor(config: CampaignConfig, frame: Atoms) -> EmbeddingExtractor:
@@ -130,22 +130,47 @@ def test_healed_box_has_known_faces_and_its_core_is_untouched(make_config, al_po
         max_force_change=10.0,
     )
     raw = extractor.extract_cluster(frame, center)
-    cut, found = heal(raw, al_potential, extractor.frozen_radius, audit)
+    conditions = {"temperature": 1200.0, "timestep": 2.0, "seed": (1,)}
+    cut, found = heal(raw, al_potential, extractor.frozen_radius, audit, **conditions)
     assert audit(raw).boundary_above > 10
     assert audit(raw).boundary_gamma > 50
     assert found.boundary_above == 0
     assert found.problems == ()
     assert found.gamma_center == pytest.approx(frame.arrays["gamma"][center], rel=1e-6)
     moved = np.linalg.norm(cut.atoms.positions - raw.atoms.positions, axis=1)
-    frozen = np.linalg.norm(raw.vectors(), axis=1) < extractor.cutoff + FROZEN_MARGIN
-    assert moved[frozen].max() == 0
-    assert 0.1 < moved[~frozen].max() < 3
+    shell = np.linalg.norm(raw.vectors(), axis=1) >= extractor.cutoff + FROZEN_MARGIN
+    assert moved[~shell].max() == 0
+    assert 0.1 < moved[shell].max() < 3
     np.testing.assert_array_equal(cut.atoms.arrays["parent_index"], raw.atoms.arrays["parent_index"])
 
 
+def test_a_shell_that_is_trained_on_has_the_forces_of_the_frame(make_config, al_potential):
+    """By EMT: a relaxed one is cold, and teaches small displacements only."""
+    frame = run_hot_md(1200)
+    frame.set_array("gamma", al_potential.evaluate(frame).gamma)
+    extractor = make_extractor(make_config(mode="box"), frame)
+    cut = extractor.extract_cluster(frame, MIDDLE)
+    shell = np.linalg.norm(cut.vectors(), axis=1) >= extractor.frozen_radius
+    for _ in range(4):
+        cut = relax_shell(cut, al_potential, shell)
+    warm = equilibrate_shell(cut, al_potential, shell, temperature=1200, timestep=2.0, seed=(1,))
+
+    def rms_force(atoms: Atoms, chosen: np.ndarray | slice) -> float:
+        atoms = atoms.copy()
+        atoms.calc = EMT()
+        return float(np.sqrt((atoms.get_forces()[chosen] ** 2).mean()))
+
+    wanted = rms_force(frame, slice(None))
+    assert rms_force(cut.atoms, shell) < 0.6 * wanted
+    assert rms_force(warm.atoms, shell) == pytest.approx(wanted, rel=0.3)
+    again = equilibrate_shell(cut, al_potential, shell, temperature=1200, timestep=2.0, seed=(1,))
+    np.testing.assert_array_equal(again.atoms.positions, warm.atoms.positions)
+
+
 def test_a_box_that_looks_known_is_left_as_it_is(make_config, make_frame, al_potential):
+    """Where its shell is not trained on."""
     frame = make_frame(pushed={CORNER: 0.9}, deviation=0.02)
-    config = make_config(mode="box")
+    config = make_config(mode="box", trained_radius=4.5)
     (cut, *_), _ = extract_cuts([halted(frame)], al_potential, config, generation=1)
     raw = make_extractor(config, frame).extract_cluster(frame, cut.info["parent_center"])
     np.testing.assert_array_equal(cut.positions, raw.atoms.positions)
@@ -172,7 +197,8 @@ def test_relaxing_lowers_the_energy_of_the_shell_alone(make_config, make_frame, 
     frame = make_frame(deviation=0.15)
     extractor = make_extractor(make_config(mode="box"), frame)
     cut = extractor.extract_cluster(frame, MIDDLE)
-    healed = relax_shell(cut, al_potential, extractor.frozen_radius)
+    shell = np.linalg.norm(cut.vectors(), axis=1) >= extractor.frozen_radius
+    healed = relax_shell(cut, al_potential, shell)
     energies = []
     for atoms in (cut.atoms.copy(), healed.atoms.copy()):
         atoms.calc = al_potential.calculator
