@@ -210,12 +210,12 @@ def test_lammps_dies_with_its_parent(tmp_path):
         ]
     )
     dump = WalkerPaths(tmp_path / "work").dump
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (dump.exists() and dump.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.1)
     (engine,) = psutil.Process(job.pid).children()
     os.kill(job.pid, signal.SIGKILL)
     job.wait()
-    psutil.wait_procs([engine], timeout=20)
+    psutil.wait_procs([engine], timeout=300)
     assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
     assert not paths.outcome.exists()
