@@ -65,6 +65,7 @@ def write_dashboard(paths: CampaignPaths, config: CampaignConfig, broken: str = 
         summaries=summaries,
         panels=_list_panels(summaries),
         panel_of=get_panel,
+        broken=broken,
         verdict=judge(summaries, last, failures, broken),
         warnings=find_warnings(summaries),
         worst_true=find_worst_true,

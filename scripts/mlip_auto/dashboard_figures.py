@@ -100,7 +100,7 @@ def plot_largest_gamma(summaries: Sequence[Summary], threshold: float) -> go.Fig
                 hovertemplate="%{text}: γ = %{y:.3g}",
             )
     add_threshold(figure, threshold)
-    style_gamma_axis(figure, max((summary["gamma_max"] or 1 for summary in summaries), default=1))
+    style_gamma_axis(figure, max(summary["gamma_max"] or 1 for summary in summaries), threshold)
     return figure
 
 
@@ -124,8 +124,9 @@ def plot_walker(panel: str, summaries: Sequence[Summary], traces: Traces, thresh
                 figure.add_scatter(
                     x=thinned["time"].to_numpy(),
                     y=thinned[column].to_numpy(),
-                    mode="lines",
+                    mode="lines" if len(trace) > 1 else "markers",  # what crashed at once has one point
                     line=line,
+                    marker_color=colors[generation],
                     hovertemplate=f"{label}<br>%{{x:.3g}} ps: {column} %{{y:.4g}}{unit}<extra></extra>",
                     row=row,
                     **common,
@@ -143,7 +144,7 @@ def plot_walker(panel: str, summaries: Sequence[Summary], traces: Traces, thresh
                     **common,
                 )
     add_threshold(figure, threshold, row=1, col=1)
-    style_gamma_axis(figure, largest, row=1, col=1)
+    style_gamma_axis(figure, largest, threshold, row=1, col=1)
     for row, title in enumerate(("largest γ", "T (K)", "P (bar)"), 1):
         figure.update_yaxes(title_text=title, row=row, col=1)
     figure.update_xaxes(title_text="time (ps)", row=3, col=1)
@@ -202,7 +203,8 @@ def plot_coverage(coverage: pd.DataFrame) -> go.Figure:
 def _make_figure(summaries: Sequence[Summary], y_title: str) -> go.Figure:
     """Axes of a figure by generation, with whole numbers at its ticks."""
     figure = make_figure("generation", y_title)
-    figure.update_xaxes(dtick=1 + len(summaries) // 10)
+    numbers = [summary["generation"] for summary in summaries]
+    figure.update_xaxes(dtick=1 + len(summaries) // 10, range=[numbers[0] - 0.5, numbers[-1] + 0.5])
     return figure
 
 

@@ -84,8 +84,8 @@ def judge_gamma(forecasts: pd.DataFrame) -> Guide:
             rms = float(np.sqrt(np.mean(errors**2)))
             bins.append({"interval": interval, "atoms": len(errors), "rms": rms, "largest": float(errors.max())})
     if labels["gamma"].nunique() < MIN_LABELS:
-        count = f"{len(labels)} new label{'s' * (len(labels) != 1)}"
-        return Guide(f"Is γ a good guide to the error here? {count} since generation 0: too few to say.", bins)
+        count = f"{len(labels) or 'no'} new label{'s' * (len(labels) != 1)}"
+        return Guide(f"Too few to say: {count} since generation 0.", bins)
     by_label = _correlate(labels["gamma"], labels["error"])
     by_atom = _correlate(forecasts["gamma"], forecasts["error"])
     words = next(text for limit, text in GUIDE_WORDS.items() if by_atom >= limit)

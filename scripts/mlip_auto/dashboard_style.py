@@ -49,9 +49,9 @@ def style(figure: go.Figure, height: int) -> None:
     figure.update_yaxes(showgrid=True)
 
 
-def style_gamma_axis(figure: go.Figure, largest: float, **where: int) -> None:
+def style_gamma_axis(figure: go.Figure, largest: float, threshold: float, **where: int) -> None:
     """A log axis with whole numbers at its ticks: plotly's own ones read 2 for 2, 20 and 200."""
-    figure.update_yaxes(type="log", tickvals=list_log_ticks(largest), **where)
+    figure.update_yaxes(type="log", tickvals=list_log_ticks(max(largest, threshold)), **where)
 
 
 def list_log_ticks(largest: float) -> list[float]:

@@ -36,12 +36,12 @@ class Failure:
     log: str | None = None
 
     def describe(self, root: Path) -> str:
-        """Rule, log file, and the last lines of that log."""
+        """Rule, log file, and what the end of that log says."""
         if self.log is None:
             return f"{self.rule} failed"
         path = root / self.log
-        tail = path.read_text(errors="replace").splitlines()[-TAIL:] if path.exists() else ["(no such file)"]
-        return "\n".join([f"{self.rule} failed; the end of {path}:", *(f"    {line}" for line in tail)])
+        end = _find_end(path.read_text(errors="replace").splitlines()) if path.exists() else ["(no such file)"]
+        return "\n".join([f"{self.rule} failed; the end of {path}:", *(f"    {line}" for line in end)])
 
 
 @dataclass
@@ -134,6 +134,16 @@ class Progress:
         steps = [f"{label} {now - started:.0f} s" for label, started in list(self._running.values()) if label != "all"]
         self._spinner.update(text=Text(", ".join(steps)))
         return Group(self._spinner, show_live(self.paths, self.generation))
+
+
+def _find_end(lines: list[str]) -> list[str]:
+    """At most TAIL lines: the last ones; after a Python error its message, without the traceback that the log keeps."""
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    after = range(frames[-1], len(lines)) if frames else ()
+    message = next((number for number in after if not lines[number].startswith(" ")), None)
+    if message is None:
+        return lines[-TAIL:]
+    return [lines[message], *lines[message + 1 :][1 - TAIL :]]
 
 
 def make_console() -> Console:

@@ -87,7 +87,7 @@ def visit(browser: Browser) -> Visitor:
 
 def run_campaign(folder: Path, content: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     config = folder / "config" / "config.yaml"
-    config.parent.mkdir(parents=True)
+    config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(yaml.safe_dump(content))
     return run_command("run", "--cores", "2", folder=folder)
 
@@ -108,21 +108,34 @@ def campaign(tmp_path_factory) -> CampaignPaths:
     return CampaignPaths(folder)
 
 
-@pytest.fixture(scope="session")
-def broken(tmp_path_factory) -> CampaignPaths:
-    """Labels are refused as outliers, MD crashes at a time step that is far too long, nothing converges."""
+def make_bad_config(max_failed_fraction: float) -> dict[str, Any]:
+    """Labels are refused as outliers, MD crashes at a time step that is far too long."""
     content = yaml.safe_load(TINY.read_text())
     small_cells = {"prototype": "fcc", "a": 4.05, "count": 40, "rattles": [0.05], "strain": 0.02, "shear": 0.02}
     content["initial"]["structures"] = [small_cells]
     content["selection"]["max_structures"] = 40
-    content["dft"] |= {"outlier_deviations": 1, "max_failed_fraction": 0.5, "structures_per_shard": 40}
+    content["dft"] |= {"outlier_deviations": 1, "structures_per_shard": 40, "max_failed_fraction": max_failed_fraction}
     content["exploration"] |= {"timestep": 20.0, "uncertainty_threshold": 1e9}
     content["exploration"]["walkers"][0]["temperatures"] = [8000]
     content["loop"]["max_generations"] = 1
+    return content
+
+
+@pytest.fixture(scope="session")
+def failed_page(tmp_path_factory) -> Path:
+    """The dashboard after a job has failed: of a campaign that allows no label to fail."""
     folder = tmp_path_factory.mktemp("pages") / "broken"
-    done = run_campaign(folder, content)
+    done = run_campaign(folder, make_bad_config(max_failed_fraction=0.0))
+    assert done.returncode == 1, done.stdout
+    return shutil.copy(CampaignPaths(folder).dashboard, folder / "failed.html")
+
+
+@pytest.fixture(scope="session")
+def broken(failed_page) -> CampaignPaths:
+    """The same campaign, allowed to go on: its MD crashes, and nothing converges."""
+    done = run_campaign(failed_page.parent, make_bad_config(max_failed_fraction=0.5))
     assert done.returncode == 3, done.stdout
-    return CampaignPaths(folder)
+    return CampaignPaths(failed_page.parent)
 
 
 @pytest.fixture(scope="session")

@@ -208,6 +208,25 @@ def test_no_error_and_no_network(wide, narrow, campaign):
         assert {url.partition("#")[0] for url in others} == {campaign.dashboard.resolve().as_uri()}
 
 
+def test_a_failed_job_is_said_first(visit, failed_page):
+    """Its reason next, without a traceback; what is known so far below."""
+    found = visit(failed_page)
+    page = found.page
+    assert page.inner_text("#verdict h2").startswith("Broken in generation 0: collect_labels failed; the end of ")
+    assert "bad" in page.get_attribute("#verdict", "class")
+    sentences = page.locator("#verdict p").all_inner_texts()
+    assert re.match(r"mlip_auto\.labelling\.TooManyFailures: \d+ of \d+ labels failed, ", sentences[0])
+    assert "dft.outlier_deviations allows 1" in sentences[1]
+    assert sentences[-1].endswith("the same command goes on from here.")
+    assert not any("File " in sentence for sentence in sentences)
+    sections = page.eval_on_selector_all("main section", "all => all.map(section => section.id)")
+    assert sections == ["verdict", "dft", "settings"]
+    assert page.is_hidden("text=No label failed.")
+    (rung,) = found.read_rows("#rungs")
+    assert rung[:2] == ["as asked", "0"] and rung[2] == rung[3]
+    assert found.errors == []
+
+
 def test_a_broken_campaign_says_so_first(visit, broken):
     (summary,) = read_summaries(broken)
     assert summary["failed"] > 1 and summary["decision"] == "stopped"

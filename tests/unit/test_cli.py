@@ -14,7 +14,7 @@ from rich.console import Console
 from mlip_auto import snakemake_run
 from mlip_auto.config import load_config
 from mlip_auto.paths import CampaignPaths
-from mlip_auto.progress import Progress, tabulate_generations
+from mlip_auto.progress import Failure, Progress, tabulate_generations
 from mlip_auto.snakemake_run import CampaignError, SnakemakeCall
 from mlip_auto.structures import write_json
 
@@ -208,6 +208,17 @@ def test_progress_follows_a_real_snakemake(tmp_path):
     assert shown.startswith("gen 3  1/3  make_a n=1  ")
     (failure,) = progress.failures
     assert failure.describe(tmp_path) == f"make_b failed; the end of {tmp_path}/logs/b.log:\n    no such basis"
+
+
+def test_a_failure_is_told_by_the_message_of_its_error(tmp_path):
+    """Of a real error of many lines: the first one, which says what happened, and the last ones; no traceback."""
+    program = "raise ValueError('30 labels failed:\\n' + '\\n'.join(f'  label {n}' for n in range(30)))"
+    with (tmp_path / "job.log").open("w") as log:
+        print("fitted in 3 s", file=log, flush=True)
+        assert subprocess.run([sys.executable, "-c", program], stderr=log).returncode == 1
+    first, *rest = Failure("collect", "job.log").describe(tmp_path).splitlines()
+    assert first == f"collect failed; the end of {tmp_path}/job.log:"
+    assert rest == ["    ValueError: 30 labels failed:", *(f"      label {n}" for n in range(16, 30))]
 
 
 def test_the_example_configs_pass_check():
