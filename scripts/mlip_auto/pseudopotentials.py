@@ -47,7 +47,9 @@ def read_pseudopotential(file: Path) -> Pseudopotential:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise PseudopotentialError(f"{file}: {error.strerror or error}") from None
+        raise PseudopotentialError(
+            f"{file}: {error.strerror or error}; put it there, or correct its name or dft.pseudo_folder"
+        ) from None
     text = content.decode(errors="replace")
     attributes = re.search(r"<PP_HEADER\s+([^>]*?)/?>", text)
     header = re.search(r"<PP_HEADER>(.*?)</PP_HEADER>", text, re.DOTALL)
