@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 from ase.units import kB
@@ -14,6 +15,7 @@ from mlip_auto.config import ENVIRONMENTS_PER_FUNCTION, CampaignConfig
 from mlip_auto.config_exploration import WalkerStructure
 from mlip_auto.config_initial import InitialStructures, StructureSource
 from mlip_auto.distances import allowed_distances, describe_too_close, find_nearest_distance, find_too_close
+from mlip_auto.initial import draw_allowed
 from mlip_auto.initial_sources import build_family, build_source, require_icet
 from mlip_auto.starts import build_start
 from mlip_auto.walkers import WalkerSpec, base_walkers
@@ -83,6 +85,7 @@ def check_initial(config: CampaignConfig, families: Sequence[BuiltSource], resul
     _check_vacancies(config, families, result)
     _check_environments(config, families, result)
     _check_rattles(config, result)
+    _check_room(config, families, result)
 
 
 def _check_elements(config: CampaignConfig, families: Sequence[BuiltSource], result: CheckResult) -> None:
@@ -185,3 +188,18 @@ def _check_rattles(config: CampaignConfig, result: CheckResult) -> None:
             f"{target:g} K (about {thermal(target):.2g} Å by axis in a stiff crystal); MD would halt at once: "
             "give larger `rattles`, or `rattle_temperature`"
         )
+
+
+def _check_room(config: CampaignConfig, families: Sequence[BuiltSource], result: CheckResult) -> None:
+    """The largest rattle of each family must leave atoms apart: tried on its first structure."""
+    allowed = allowed_distances(config.system.elements, config.initial.min_distance)
+    for family in families:
+        source = family.source
+        refused = any(error.startswith(family.key) for error in result.errors)
+        if refused or not family.structures or not isinstance(source, InitialStructures) or not source.rattles:
+            continue
+        rattles = dict.fromkeys(config.system.elements, max(source.rattles))
+        try:
+            draw_allowed(family.structures[0], source, rattles, 0, np.random.default_rng(config.seed), allowed)
+        except ValueError as error:
+            result.errors.append(f"{family.key}.{error}")

@@ -95,7 +95,7 @@ def _distort_family(
             start = insert_atoms(start, inserted, rng)
             origin += f", interstitial {' '.join(inserted)}"
         rng = np.random.default_rng(distortion)
-        yield _add_provenance(_draw_allowed(start, family, rattles, n_vacancies, rng, allowed), number, origin)
+        yield _add_provenance(draw_allowed(start, family, rattles, n_vacancies, rng, allowed), number, origin)
 
 
 def _list_starts(
@@ -143,7 +143,7 @@ def _add_provenance(atoms: Atoms, family: int, origin: str) -> Atoms:
     return atoms
 
 
-def _draw_allowed(
+def draw_allowed(
     crystal: Atoms,
     family: InitialStructures,
     rattles: dict[str, float],
@@ -151,7 +151,18 @@ def _draw_allowed(
     rng: np.random.Generator,
     allowed: dict[tuple[str, str], float],
 ) -> Atoms:
-    """A distorted copy without atoms too close; drawn anew up to MAX_ATTEMPTS times."""
+    """A distorted copy without atoms too close; drawn anew up to MAX_ATTEMPTS times.
+
+    Parameters
+    ----------
+    rattles, allowed
+        Standard deviation of the displacements by element, and smallest distance by pair, Å.
+
+    Raises
+    ------
+    ValueError
+        Each draw brought atoms too close.
+    """
     last = ""
     for _ in range(MAX_ATTEMPTS):
         atoms = distort(crystal, family.strain, family.shear, rattles, n_vacancies, rng)

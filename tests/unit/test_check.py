@@ -67,6 +67,10 @@ CASES = {
         {"validation.reference_md": {"steps": 300, "every": 241}},
         ["validation.reference_md: every: found 241; at most 240"],
     ),
+    "rattle without room": (
+        {"initial.structures.0.rattles": [0.1, 1.5]},
+        ["initial.structures[0].rattles: 100 draws with displacements of 1.5 Å", "lower `rattles`"],
+    ),
     "no list": (
         {"exploration.walkers.0.temperatures": "300, 900"},
         ["exploration.walkers[0].temperatures: found '300, 900'; a list is needed"],
