@@ -58,13 +58,18 @@ class ExtractedStructure:
         info `energy_weight`; arrays `force_mask`, `parent_index` (index in the frame), `gamma` where the frame has it.
     center_atom_index
         The centre in `atoms`.
-    force_mask : dtype=int, shape=(n_atoms,)
-        1 for atoms whose forces are trained on; 0 for the buffer.
+    has_faces
+        Whether it is a periodic box smaller than the frame, where atoms meet that are no neighbours there.
     """
 
     atoms: Atoms
     center_atom_index: int
-    force_mask: np.ndarray
+    has_faces: bool
+
+    @property
+    def force_mask(self) -> np.ndarray:
+        """dtype=int, shape=(n_atoms,): 1 for atoms whose forces are trained on, 0 for the buffer."""
+        return self.atoms.arrays["force_mask"]
 
     def vectors(self) -> np.ndarray:
         """From the centre to each atom, the nearest image: shape=(n_atoms, 3), Å."""
@@ -105,12 +110,11 @@ def finish_cut(
     atoms: Atoms, parent: ParentFrame, mask: np.ndarray, energy_weight: float, center: int = 0
 ) -> ExtractedStructure:
     """The cut made of `atoms` (array `parent_index`), which are trained on where `mask` is true."""
-    force_mask = mask.astype(int)
     atoms.info["energy_weight"] = energy_weight
-    atoms.set_array("force_mask", force_mask)
+    atoms.set_array("force_mask", mask.astype(int))
     if "gamma" in parent.atoms.arrays:
         atoms.set_array("gamma", parent.atoms.arrays["gamma"][atoms.arrays["parent_index"]])
-    return ExtractedStructure(atoms, center, force_mask)
+    return ExtractedStructure(atoms, center, has_faces=bool(atoms.pbc.all()) and len(atoms) < len(parent.atoms))
 
 
 def refuse_too_close(atoms: Atoms, allowed: Mapping[tuple[str, str], float]) -> None:

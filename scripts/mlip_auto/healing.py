@@ -1,6 +1,7 @@
 """The faces of a box after the cut: its outer shell is relaxed with the current potential, then warmed again."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
@@ -13,9 +14,11 @@ from ase.units import fs
 from mlip_auto.cut_audit import Audit
 from mlip_auto.cutting import ExtractedStructure
 from mlip_auto.fitted_potential import FittedPotential
+from mlip_auto.neighbours import cell_heights
 
 ROUNDS = 4
 STEPS_A_ROUND = 10
+FACE_DEPTH = 1.0  # Å: deeper, a wide box stays as it is, or its core would feel all around it moved
 LARGEST_STEP = 0.1  # Å
 STILL = 0.05  # eV/Å: nothing is left to relax
 EQUILIBRATION = 120.0  # fs
@@ -38,7 +41,8 @@ def heal(
     for the more its shell is cooled, the further the forces on the core are from those in the frame. Of all rounds
     that with the fewest problems, then the fewest boundary atoms above the threshold, then the smallest change of
     force. Where the shell is trained on, it then gets the disorder of the frame's temperature by a short MD, unless
-    that spoils the audit. What has a surface, or is the frame, stays as it is.
+    that spoils the audit. The shell of a wide box begins `FACE_DEPTH` below its nearest face. A cluster, or the whole
+    frame, stays as it is.
 
     Parameters
     ----------
@@ -47,9 +51,10 @@ def heal(
     temperature, timestep, seed
         Of the short MD: K, fs, of its velocities and noise.
     """
-    if cut.atoms.info["cut_mode"] != "box":
+    if not cut.has_faces:
         return cut, audit(cut)
-    shell = np.linalg.norm(cut.vectors(), axis=1) >= frozen_radius
+    still = max(frozen_radius, cell_heights(cut.atoms.cell[:]).min() / 2 - FACE_DEPTH)
+    shell = np.linalg.norm(cut.vectors(), axis=1) >= still
     found = [(cut, audit(cut))]
     while len(found) <= ROUNDS and (found[-1][1].problems or found[-1][1].boundary_above):
         relaxed = relax_shell(found[-1][0], potential, shell)
@@ -103,4 +108,4 @@ def _free_shell(cut: ExtractedStructure, potential: FittedPotential, shell: np.n
 def _replace_positions(cut: ExtractedStructure, moved: Atoms) -> ExtractedStructure:
     atoms = cut.atoms.copy()
     atoms.positions = moved.positions
-    return ExtractedStructure(atoms, cut.center_atom_index, cut.force_mask)
+    return replace(cut, atoms=atoms)

@@ -24,7 +24,7 @@ from mlip_auto.trial_cuts import AuditFrame, make_trial_cuts
 from mlip_auto.walkers import base_walkers
 
 CUTOFF, TRAINED = 5.0, 3.4  # Å: trained on is the first shell
-CELLS, CELLS_OF_BOX = 5, 3  # fcc cells along each side of the frame, and of the smallest box that holds the core
+CELLS = 5  # fcc cells along each side of the frame; 3 make the smallest box that holds the core
 MATERIALS = {"Al": (["Al"], 4.05, 900), "CuAu": (["Au", "Cu"], 3.9, 800)}  # elements, a in Å, temperature in K
 CENTERS = (0, 77, 222, 431)
 
@@ -130,18 +130,21 @@ def measure_error(cuts: list[Atoms], in_frame: np.ndarray) -> float:
     return 1e3 * float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
 
 
-def test_auto_is_as_good_as_the_best_mode(hot, potential, cut_table):
+@pytest.mark.parametrize("cells", [3, 4])
+def test_auto_is_as_good_as_the_best_mode(hot, cells, potential, cut_table):
     """Cut, healed and audited as in a campaign; box and cluster reach equally far from the centre."""
     name, _, frame = hot
     in_frame = frame.atoms.get_forces()
-    width = CELLS_OF_BOX * MATERIALS[name][1] / 2
+    a = MATERIALS[name][1]
+    width = cells * a / 2
     atoms = frame.atoms.copy()
     atoms.arrays["gamma"] = potential.evaluate(atoms).gamma
     atoms.info["step"] = 10
+    box = {"box_side": cells * a, "max_atoms": 300}
     cluster = {"core_radius": CUTOFF, "buffer": width - CUTOFF, "max_force_change": 100.0}
     errors, centers = {}, {}
-    for mode in ("auto", "box", "cluster"):
-        config = make_config(name, mode=mode, trained_radius=TRAINED, **(cluster if mode == "cluster" else {}))
+    for mode, settings in {"auto": box, "box": box, "cluster": cluster}.items():
+        config = make_config(name, mode=mode, trained_radius=TRAINED, **settings)
         walker = WalkerFrames(
             base_walkers(config)[0].name, {"outcome": "halted", "temperature": MATERIALS[name][2]}, [atoms]
         )

@@ -50,7 +50,6 @@ def test_cluster_has_the_shells_of_fcc(buffer, n_atoms, place):
     assert cut.force_mask.sum() == 13
     assert cut.atoms.get_distances(cut.center_atom_index, np.flatnonzero(cut.force_mask)).max() < 4.0
     assert cut.atoms.arrays["parent_index"][cut.center_atom_index] == center
-    np.testing.assert_array_equal(cut.atoms.arrays["force_mask"], cut.force_mask)
 
 
 def test_cluster_across_a_cell_boundary_is_the_cluster_in_the_middle():
