@@ -69,7 +69,6 @@ def write_dashboard(paths: CampaignPaths, config: CampaignConfig, broken: str = 
         verdict=judge(summaries, last, failures, broken),
         warnings=find_warnings(summaries),
         worst_true=find_worst_true,
-        labels=labels,
         rungs=count_rungs(labels),
         failures=list_failures(labels),
         max_points=MAX_PARITY_POINTS,

@@ -16,8 +16,12 @@ MAX_GUIDE_ATOMS = 4000
 MIN_LABELS = 8  # fewer say nothing about a rank correlation
 GUIDE_WORDS = {0.7: "a good guide", 0.4: "a fair guide", 0.2: "a weak guide", -1.0: "no guide"}
 GAMMA_BINS = (0.0, 1.0, 2.0, 5.0, 10.0, 100.0, np.inf)
-KIND_COLORS = (BLUE, GREEN, PURPLE, GREY)
-HELD_OUT_SYMBOL = "diamond-open"
+PARITY_MARKERS = {  # by config_type and whether it is held out
+    ("initial", False): (GREEN, "circle"),
+    ("initial", True): (ORANGE, "diamond-open"),
+    ("active_learning", False): (BLUE, "circle"),
+    ("active_learning", True): (PURPLE, "diamond-open"),
+}
 
 
 def plot_parity(table: pd.DataFrame, quantity: str, unit: str) -> go.Figure:
@@ -41,13 +45,10 @@ def plot_parity(table: pd.DataFrame, quantity: str, unit: str) -> go.Figure:
         marker = {"color": GREY, "size": 4, "opacity": 0.5}
         _add_parity(figure, masked, "masked atoms", unit, marker)
         figure.data[-1].visible = "legendonly"
-    for color, (kind, rows) in zip(KIND_COLORS, counted.groupby("config_type", sort=True), strict=False):
-        for held_out, part in rows.groupby("held_out"):
-            symbol, name = (HELD_OUT_SYMBOL, "held-out") if held_out else ("circle", "train")
-            marker = {"color": color if not held_out else ORANGE, "symbol": symbol, "size": 5, "opacity": 0.7}
-            if held_out and kind != "initial":
-                marker["color"] = PURPLE
-            _add_parity(figure, part, f"{kind.replace('_', ' ')}, {name}", unit, marker)
+    for (kind, held_out), rows in counted.groupby(["config_type", "held_out"]):
+        color, symbol = PARITY_MARKERS[kind, held_out]
+        name = f"{kind.replace('_', ' ')}, {'held-out' if held_out else 'train'}"
+        _add_parity(figure, rows, name, unit, {"color": color, "symbol": symbol, "size": 5, "opacity": 0.7})
     return figure
 
 
