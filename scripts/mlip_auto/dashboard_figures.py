@@ -176,7 +176,7 @@ def tabulate_coverage(summaries: Sequence[Summary], traces: Traces, threshold: f
 def plot_coverage(coverage: pd.DataFrame) -> go.Figure:
     """Share of the asked MD time that ran without gamma above the threshold, by walker and generation."""
     share = 100 * coverage["clean"] / coverage["asked"]
-    table = coverage.assign(share=share.round(1), text=coverage["clean"].map("{:.3g} ps".format))
+    table = coverage.assign(share=share.round(1), text=coverage["clean"].map("{:.3g}".format))
     cells = table.pivot(index="walker", columns="generation").reindex(coverage["walker"].unique())
     grid, text = cells["share"], cells["text"]
     figure = make_figure("generation", "", height=140 + 36 * len(grid))
@@ -193,7 +193,7 @@ def plot_coverage(coverage: pd.DataFrame) -> go.Figure:
         colorscale=[(0, "#f3d3b8"), (0.5, "#cfd8df"), (1, "#9cc3e4")],
         textfont={"color": "#1c2530"},
         colorbar={"title": {"text": "% of asked", "side": "right"}, "thickness": 12},
-        hovertemplate="%{y}, generation %{x}: %{text} clean, %{z:.3g} % of the time asked<extra></extra>",
+        hovertemplate="%{y}, generation %{x}: %{text} ps clean, %{z:.3g} % of the time asked<extra></extra>",
     )
     figure.update_xaxes(showgrid=False, dtick=1 + len(grid.columns) // 10)
     figure.update_yaxes(showgrid=False, automargin=True, autorange="reversed")
