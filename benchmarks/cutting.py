@@ -5,7 +5,8 @@ variant. They run in this process by the functions of the workflow's rules, in t
 finished campaign is kept in results/cutting_{material}.json, so that the benchmark can be run in pieces; the table goes
 to results/cutting_{material}.md. About 2 CPU minutes a campaign.
 
-`... in active set`: buffer atoms are wrongly let into the active set and the selection, to show what the mask buys.
+Mode `auto` cuts boxes here, as `box` would: the frames have 500 atoms. `... in active set`: buffer atoms are wrongly
+let into the active set and the selection, to show what the mask buys. `..., halt at 3`: MD halts at gamma 3, not 5.
 """
 
 import argparse
@@ -47,11 +48,13 @@ MATERIALS: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "cell": {"mode": "cell", "max_clusters": 1, "max_atoms": 500},  # the frame that halted, whole: the baseline
     "auto": {"mode": "auto"},
-    "box, trained on to the cutoff": {"mode": "box", "trained_radius": 5.0},
-    "box, first shell trained": {"mode": "box", "trained_radius": 3.4},
-    "cluster": {"mode": "cluster", "max_atoms": 400},
-    "box, buffer in active set": {"mode": "box", "trained_radius": 5.0},
-    "cluster, buffer in active set": {"mode": "cluster", "max_atoms": 400},
+    "auto, 5 cuts a walker": {"mode": "auto", "max_clusters": 5},
+    "box, trained on to the cutoff": {"mode": "box", "trained_radius": 5.0, "max_clusters": 5},
+    "box, buffer in active set": {"mode": "box", "trained_radius": 5.0, "max_clusters": 5},
+    "cluster": {"mode": "cluster", "max_atoms": 400, "max_clusters": 5},
+    "cluster, buffer in active set": {"mode": "cluster", "max_atoms": 400, "max_clusters": 5},
+    "cell, halt at 3": {"mode": "cell", "max_clusters": 1, "max_atoms": 500},
+    "auto, 5 cuts a walker, halt at 3": {"mode": "auto", "max_clusters": 5},
 }
 MASK_OFF = "buffer in active set"
 
@@ -79,7 +82,7 @@ def make_config(material: str, variant: str, seed: int) -> CampaignConfig:
             "exploration": {
                 "timestep": 2.0,
                 "steps": 500,
-                "uncertainty_threshold": 5.0,
+                "uncertainty_threshold": 3.0 if "halt at 3" in variant else 5.0,
                 "walkers": [{"structure": {**crystal, "supercell": [5, 5, 5]}, "temperatures": [settings["target"]]}],
             },
             "extraction": VARIANTS[variant],

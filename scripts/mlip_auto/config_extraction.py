@@ -38,7 +38,7 @@ class Extraction(Section):
         None,
         description="box: its side in Å, a multiple of the crystal's lattice constant, at least twice the cutoff. Where not given: as many crystal cells as hold the core, and more where the audit asks for them.",
     )
-    max_clusters: int = Field(5, ge=1, description="Cuts taken from one walker in one generation.")
+    max_clusters: int = Field(10, ge=1, description="Cuts taken from one walker in one generation, at most.")
     min_descriptor_distance: float = Field(
         0.1,
         ge=0,
