@@ -129,7 +129,7 @@ def _describe(audit: "BufferAudit") -> list[str]:
     ]
     for mode, width in audit.enough.items():
         lines.append(
-            f"{mode}: no width tried is within {audit.tolerance:g} meV/Å; try wider ones"
+            f"{mode}: no width tried is within {audit.tolerance:g} meV/Å; try wider ones, boxes in a larger frame"
             if width is None
             else f"{mode}: a buffer of {width:.2f} Å is the smallest one within {audit.tolerance:g} meV/Å"
         )
